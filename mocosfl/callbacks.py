@@ -1,0 +1,312 @@
+"""What happens around the training steps: checkpoints, the kNN monitor, the alarms, the bar."""
+
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from torch import nn
+
+from mocosfl.config import Config, FeatureKind
+from mocosfl.data.datamodule import FederatedData
+from mocosfl.evaluation.features import extract_features
+from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
+from mocosfl.metrics_log import MetricsLog
+from mocosfl.module import MocoSFL
+
+log = logging.getLogger(__name__)
+
+KNN_BATCH_IMAGES = 500
+
+
+class TrainingStopped(RuntimeError):
+    """The run has failed and was stopped on purpose; the message says why and what to do."""
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: a kill never leaves half of one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Save to `path`."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        with partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+
+
+def log_values(trainer: pl.Trainer, values: dict[str, float]) -> None:
+    """Send values to all loggers, at the step that has just ended."""
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=trainer.global_step - 1)
+
+
+class LastCheckpoint(Callback):
+    """Keeps `last.ckpt` current: every so many steps or minutes, and at the end."""
+
+    def __init__(self, path: Path, *, every_steps: int, every_minutes: float) -> None:
+        """Keep the settings.
+
+        Args:
+            path: the file.
+            every_steps: steps between two checkpoints, at least 1.
+            every_minutes: minutes between two checkpoints, above 0.
+        """
+        self.path, self.every_steps, self.every_seconds = path, every_steps, 60 * every_minutes
+        self._last_time = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._last_time = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save where it is due."""
+        step = trainer.global_step
+        late = time.monotonic() - self._last_time >= self.every_seconds
+        done = step in (trainer.max_steps, trainer.num_training_batches)
+        if late or done or step % self.every_steps == 0:
+            self._save(trainer, pl_module)
+
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A checkpoint with a NaN in it must never replace a good one.
+        if all(bool(p.isfinite().all()) for p in pl_module.parameters()):
+            trainer.save_checkpoint(self.path)
+        self._last_time = time.monotonic()
+
+
+class Alarm(Callback):
+    """Stops a run whose loss is not finite, or that has collapsed.
+
+    Collapsed: for `window_steps` in a row the loss is within `loss_margin` of what embeddings
+    that tell nothing would give, or the embeddings have no spread.
+    """
+
+    def __init__(
+        self, *, every_steps: int, window_steps: int, loss_margin: float, min_std: float
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            every_steps: steps between two looks; a look waits for the device.
+            window_steps: how long a collapse must last; 0: no alarm for it.
+            loss_margin: nats a pass.
+            min_std: of the embeddings' spread times sqrt(D), which is 1 for evenly spread ones.
+        """
+        self.every_steps, self.window_steps = every_steps, window_steps
+        self.loss_margin, self.min_std = loss_margin, min_std
+        self.suspicious_since: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what goes into the checkpoint."""
+        return {"suspicious_since": self.suspicious_since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore from the checkpoint."""
+        self.suspicious_since = state_dict["suspicious_since"]
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Look at the last step.
+
+        Raises:
+            TrainingStopped: the loss is not finite, or the run has collapsed.
+        """
+        step = trainer.global_step
+        assert isinstance(pl_module, MocoSFL)
+        output = pl_module.last_output
+        if step % self.every_steps or output is None:
+            return
+        loss, std = float(output.loss), float(output.embedding_std)
+        if not math.isfinite(loss):
+            raise TrainingStopped(
+                f"the loss is {loss} at step {step}: training diverged in the last "
+                f"{self.every_steps} steps. The last good checkpoint is kept. Lower "
+                "optimizer.server_lr and optimizer.client_lr, or raise moco.temperature"
+            )
+        passes = 2 if pl_module.federation.server.two_sided else 1
+        stuck = abs(loss - pl_module.uniform_loss) < passes * self.loss_margin
+        if not stuck and std >= self.min_std:
+            self.suspicious_since = None
+            return
+        if self.suspicious_since is None:
+            self.suspicious_since = step
+        lasted = step - self.suspicious_since
+        if self.window_steps and lasted >= self.window_steps:
+            raise TrainingStopped(
+                f"the embeddings have collapsed: for {lasted} steps the loss stays at {loss:.3f} "
+                f"(embeddings that tell nothing give {pl_module.uniform_loss:.3f}) and their "
+                f"spread at {std:.4f} (evenly spread: 1). Lower the learning rates, or raise "
+                "moco.temperature; callbacks.collapse_window_steps=0 turns this alarm off"
+            )
+
+
+class KnnMonitor(Callback):
+    """Classifies training images by their neighbours; keeps the best checkpoint by it.
+
+    Test images are never looked at.
+    """
+
+    def __init__(self, config: Config, best: Path) -> None:
+        """Keep the settings.
+
+        Args:
+            config: of the run.
+            best: file of the best checkpoint.
+        """
+        self.config, self.settings, self.best_path = config, config.callbacks, best
+        self.best_top1 = -1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what goes into the checkpoint."""
+        return {"best_top1": self.best_top1}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore from the checkpoint."""
+        self.best_top1 = state_dict["best_top1"]
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Measure at the end of the rounds where it is due, and of the run."""
+        step = trainer.global_step
+        assert isinstance(pl_module, MocoSFL)
+        every = self.settings.knn_every_rounds
+        due = every and step % (every * pl_module.steps_per_round) == 0
+        last = step in (trainer.max_steps, trainer.num_training_batches)
+        if not (every and (due or last)):
+            return
+        start = time.monotonic()
+        top1 = self.measure(trainer.datamodule, pl_module)  # type: ignore[attr-defined]
+        seconds = time.monotonic() - start
+        log_values(trainer, {"val/knn_top1": top1, "val/knn_seconds": seconds})
+        pl_module.log("val/knn_top1", top1, prog_bar=True, logger=False)
+        log.info("step %d: kNN %.2f %% (%.1f s)", step, 100 * top1, seconds)
+        if top1 > self.best_top1:
+            self.best_top1 = top1
+            trainer.save_checkpoint(self.best_path, weights_only=True)
+
+    def measure(self, data: FederatedData, module: MocoSFL) -> float:
+        """Return the monitor's top-1, a fraction."""
+        bank, queries = data.monitor
+        labels = torch.from_numpy(np.asarray(data.dataset.train.labels))
+        encoder = self._encoder(module)
+        bank_features = self._features(encoder, data, bank, module.device)
+        settings: dict[str, Any] = {
+            "num_neighbors": self.settings.knn_num_neighbors,
+            "temperature": self.settings.knn_temperature,
+            "num_classes": self.config.dataset.num_classes,
+        }
+        if queries is None:
+            return leave_one_out_top1(bank_features, labels[bank], **settings)
+        features = self._features(encoder, data, queries, module.device)
+        return knn_top1(features, labels[queries], bank_features, labels[bank], **settings)
+
+    def _encoder(self, module: MocoSFL) -> nn.Module:
+        encoder = module.federation.encoder()
+        if self.settings.knn_features is FeatureKind.projection:
+            return nn.Sequential(*encoder, module.federation.server.projector)
+        return encoder
+
+    def _features(
+        self, encoder: nn.Module, data: FederatedData, indices: Any, device: torch.device
+    ) -> torch.Tensor:
+        return extract_features(
+            encoder,
+            data.dataset.train.images[indices],
+            mean=list(self.config.dataset.mean),
+            std=list(self.config.dataset.std),
+            batch_size=KNN_BATCH_IMAGES,
+            device=device,
+        )
+
+
+class Throughput(Callback):
+    """Logs images a second, and the steps' seconds."""
+
+    def __init__(self, *, every_steps: int, rows_per_step: int) -> None:
+        """Keep the settings.
+
+        Args:
+            every_steps: steps averaged over.
+            rows_per_step: images a step.
+        """
+        self.every_steps, self.rows_per_step = every_steps, rows_per_step
+        self._time, self._step = time.monotonic(), 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._time, self._step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Measure since the last time."""
+        step = trainer.global_step
+        if step % self.every_steps:
+            return
+        now = time.monotonic()
+        seconds = (now - self._time) / (step - self._step)
+        self._time, self._step = now, step
+        images = self.rows_per_step / seconds
+        log_values(trainer, {"time/step_seconds": seconds, "time/images_per_second": images})
+        pl_module.log("images/s", images, prog_bar=True, logger=False)
+
+
+class ContinueCurves(Callback):
+    """Takes back what was logged after the checkpoint that a run goes on from."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Cut the curves at the step that comes next."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsLog):
+                logger.continue_from(trainer.global_step)
+
+
+class Bar(TQDMProgressBar):
+    """The progress bar, without Lightning's words for epochs: one epoch is the whole run."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Name the bar."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description("training")
+
+    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Leave out Lightning's version number."""
+        items = super().get_metrics(*args, **kwargs)
+        items.pop("v_num", None)
+        return dict(items)

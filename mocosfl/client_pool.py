@@ -1,0 +1,247 @@
+"""All clients: the heads of the round's pool, stacked, and a bank with the state of the others.
+
+N: clients in all. P: clients in the pool. b: images a client.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mocosfl.ema import update_ema
+from mocosfl.folding import fold, fold_images, load_single, stacked_state, unfold_images
+
+
+class ClientRows:
+    """One tensor for each of N clients, stored once as long as all are equal.
+
+    A sync makes all clients equal, so with one at the end of each round the bank holds a single
+    online head, whatever N is.
+    """
+
+    def __init__(self, initial: Tensor, num_clients: int) -> None:
+        self.num_clients = num_clients
+        self.shared: Tensor | None = initial.detach().cpu().clone()
+        self.rows: Tensor | None = None
+
+    def gather(self, clients: Tensor) -> Tensor:
+        """Return the rows of some clients, (len(clients), ...)."""
+        if self.rows is not None:
+            return self.rows[clients]
+        assert self.shared is not None
+        return self.shared.expand(len(clients), *self.shared.shape)
+
+    def scatter(self, clients: Tensor, values: Tensor) -> None:
+        """Write the rows of some clients, values (len(clients), ...)."""
+        if self.rows is None:
+            assert self.shared is not None
+            self.rows = self.shared.expand(self.num_clients, *self.shared.shape).clone()
+            self.shared = None
+        self.rows[clients] = values.detach().to(self.rows)
+
+    def broadcast(self, value: Tensor) -> None:
+        """Give all clients the same tensor."""
+        self.shared, self.rows = value.detach().cpu().clone(), None
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held."""
+        held = self.shared if self.rows is None else self.rows
+        assert held is not None
+        return held.nbytes
+
+
+class Smashed(NamedTuple):
+    """What the clients send up, in pool order."""
+
+    query: Tensor  # (P * b, c, h, w), with gradient unless the heads are frozen
+    key: Tensor  # (P * b, c, h, w), without gradient
+
+
+class ClientPool(nn.Module):
+    """The clients' side of the federation.
+
+    The stacked parameters of `online` are ordinary parameters: SGD works element by element, so
+    one optimizer over the stack is each client's own SGD with its own momentum buffer.
+    """
+
+    pool: Tensor  # (P,) ids of the clients whose state is in the stacks, in row order
+
+    def __init__(
+        self,
+        head: nn.Module,
+        *,
+        num_clients: int,
+        pool_size: int,
+        momentum: float,
+        stateless: bool,
+        frozen: bool,
+    ) -> None:
+        """Give every client a copy of one head.
+
+        Args:
+            head: what all clients start from; the momentum heads too.
+            num_clients: N.
+            pool_size: P, from 1 to N.
+            momentum: tau of the momentum heads.
+            stateless: a client that enters the pool starts from the synchronised head, the mean
+                of the last pool's momentum heads, and an empty SGD buffer; memory is that of the
+                pool whatever N is. False: each client keeps its own.
+            frozen: the heads are not trained.
+        """
+        super().__init__()
+        self.head = head.requires_grad_(False)  # the shape of a single head, for `average_head`
+        self.online = fold(head, pool_size).requires_grad_(not frozen)
+        self.momentum = fold(head, pool_size).requires_grad_(False)
+        self.register_buffer("pool", torch.arange(pool_size))
+        self.tau, self.stateless, self.frozen = momentum, stateless, frozen
+        self.num_clients, self.pool_size = num_clients, pool_size
+        state = dict(head.named_parameters())
+        self._online_bank = {n: ClientRows(p, num_clients) for n, p in state.items()}
+        self._momentum_bank = {n: ClientRows(p, num_clients) for n, p in state.items()}
+        self._sgd_bank = {n: ClientRows(torch.zeros_like(p), num_clients) for n, p in state.items()}
+        # Whether the stacks hold anything that the bank does not.
+        self._online_changed = self._momentum_changed = False
+
+    def forward(self, query_view: Tensor, key_view: Tensor) -> Smashed:
+        """Run a step's views through the heads, moving the momentum heads in between.
+
+        Args:
+            query_view: (P, b, 3, H, W) for the online heads.
+            key_view: (P, b, 3, H, W) for the momentum heads.
+        """
+        query = unfold_images(self.online(fold_images(query_view)), self.pool_size)
+        if self.training:
+            update_ema(self.momentum, self.online, self.tau)
+            self._momentum_changed = True
+            self._online_changed = not self.frozen
+        with torch.no_grad():
+            key = unfold_images(self.momentum(fold_images(key_view)), self.pool_size)
+        return Smashed(query, key)
+
+    @torch.no_grad()
+    def synchronise(self, align_momentum: bool) -> None:
+        """Give all N clients the mean of the pool's online heads.
+
+        SGD buffers stay with their clients, and so do the momentum heads unless they are aligned.
+
+        Args:
+            align_momentum: average the momentum heads likewise (MonAcoSFL).
+
+        Differs from the published code: it averages client 0 in place of the pool's first client.
+        """
+        self._average(self.online, self._online_bank)
+        self._online_changed = False
+        if align_momentum:
+            self._average(self.momentum, self._momentum_bank)
+            self._momentum_changed = False
+
+    @staticmethod
+    def _average(folded: nn.Module, bank: dict[str, ClientRows]) -> None:
+        for name, stacked in stacked_state(folded).items():
+            mean = stacked.mean(0)
+            stacked.copy_(mean.expand_as(stacked))
+            bank[name].broadcast(mean)
+
+    @torch.no_grad()
+    def enter(self, pool: Tensor, optimizer: Optimizer) -> None:
+        """Exchange the clients in the stacks: bring the old pool's state home, fetch the new one's.
+
+        Args:
+            pool: (P,) ids of the new pool, in row order.
+            optimizer: holds the SGD buffers of the stacked parameters.
+        """
+        pool = pool.to(self.pool)
+        if torch.equal(pool, self.pool):
+            return
+        self._leave(optimizer)
+        self.pool.copy_(pool)
+        clients = pool.cpu()
+        momentum = stacked_state(self.momentum)
+        for name, parameter in self.online.named_parameters():
+            parameter.copy_(self._online_bank[name].gather(clients))
+            momentum[name].copy_(self._momentum_bank[name].gather(clients))
+            buffer = self._buffer(optimizer, parameter)
+            if buffer is not None:
+                buffer.copy_(self._sgd_bank[name].gather(clients))
+
+    def _leave(self, optimizer: Optimizer) -> None:
+        clients = self.pool.cpu()
+        momentum = stacked_state(self.momentum)
+        for name, parameter in self.online.named_parameters():
+            if self.stateless:
+                self._online_bank[name].broadcast(parameter.mean(0))
+                self._momentum_bank[name].broadcast(momentum[name].mean(0))
+                continue
+            if self._online_changed:
+                self._online_bank[name].scatter(clients, parameter)
+            if self._momentum_changed:
+                self._momentum_bank[name].scatter(clients, momentum[name])
+            buffer = self._buffer(optimizer, parameter)
+            if buffer is not None:
+                self._sgd_bank[name].scatter(clients, buffer)
+        self._online_changed = self._momentum_changed = False
+
+    @staticmethod
+    def _buffer(optimizer: Optimizer, parameter: nn.Parameter) -> Tensor | None:
+        # SGD makes it at the first step; an absent one counts as zeros.
+        if parameter not in optimizer.state:
+            return None
+        buffer: Tensor | None = optimizer.state[parameter].get("momentum_buffer")
+        return buffer
+
+    @torch.no_grad()
+    def average_head(self) -> nn.Module:
+        """Return the synchronised head: the mean over the pool, as an ordinary module."""
+        state = {name: stacked.mean(0) for name, stacked in stacked_state(self.online).items()}
+        load_single(self.head, state)
+        return self.head
+
+    def client_state(self, client: int, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+        """Return one client's `online`, `momentum` and `sgd` tensors, by name, wherever they are."""
+        ids = torch.tensor([client])
+        banks = {"online": self._online_bank, "momentum": self._momentum_bank, "sgd": self._sgd_bank}
+        rows = (self.pool.cpu() == client).nonzero().flatten()
+        if not len(rows):
+            return {
+                kind: {name: row.gather(ids)[0] for name, row in bank.items()}
+                for kind, bank in banks.items()
+            }
+        place = int(rows[0])
+        buffers = {name: self._buffer(optimizer, p) for name, p in self.online.named_parameters()}
+        stacks = {
+            "online": stacked_state(self.online),
+            "momentum": stacked_state(self.momentum),
+            "sgd": {n: self._sgd_bank[n].gather(ids) if b is None else b[place : place + 1]
+                    for n, b in buffers.items()},
+        }
+        return {
+            kind: {name: t[0 if kind == "sgd" else place] for name, t in stack.items()}
+            for kind, stack in stacks.items()
+        }
+
+    @property
+    def bank_bytes(self) -> int:
+        """Memory of the bank."""
+        banks = (self._online_bank, self._momentum_bank, self._sgd_bank)
+        return sum(row.num_bytes for bank in banks for row in bank.values())
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the bank for the checkpoint (nn.Module's hook)."""
+        banks = {"online": self._online_bank, "momentum": self._momentum_bank, "sgd": self._sgd_bank}
+        return {
+            "changed": [self._online_changed, self._momentum_changed],
+            "bank": {
+                kind: {name: (row.shared, row.rows) for name, row in bank.items()}
+                for kind, bank in banks.items()
+            },
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the bank from a checkpoint (nn.Module's hook)."""
+        self._online_changed, self._momentum_changed = state["changed"]
+        banks = {"online": self._online_bank, "momentum": self._momentum_bank, "sgd": self._sgd_bank}
+        for kind, bank in banks.items():
+            for name, row in bank.items():
+                row.shared, row.rows = state["bank"][kind][name]

@@ -1,0 +1,340 @@
+"""The typed schema of the configuration, group by group.
+
+Hydra checks types and unknown keys against it; rules across fields are in `validate.py`, and every
+default lives in `conf/`. One line with meaning and unit stands behind each field.
+"""
+
+import math
+import os
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+# Names of the enums are what the user types, so they are lower case.
+
+
+class Symmetric(Enum):
+    """How the contrastive loss uses the two views (`moco.symmetric`)."""
+
+    none = "none"
+    server = "server"
+    full = "full"
+
+
+class PartitionKind(Enum):
+    """How the training images are dealt to the clients (`partition.kind`)."""
+
+    iid = "iid"
+    shards = "shards"
+    dirichlet = "dirichlet"
+
+
+class ClientState(Enum):
+    """What a client keeps between two rounds in the pool (`clients.client_state`)."""
+
+    bank = "bank"
+    stateless = "stateless"
+
+
+class Schedule(Enum):
+    """Course of a learning rate (`optimizer.schedule`)."""
+
+    constant = "constant"
+    cosine = "cosine"
+    step = "step"
+
+
+class ClientSchedule(Enum):
+    """What the clients' learning rate follows (`optimizer.client_schedule`)."""
+
+    rounds = "rounds"
+    published = "published"
+
+
+class FeatureKind(Enum):
+    """What the kNN monitor compares (`callbacks.knn_features`)."""
+
+    backbone = "backbone"
+    projection = "projection"
+
+
+class KnnImages(Enum):
+    """Which images the kNN monitor classifies (`callbacks.knn_images`); never test images."""
+
+    leave_one_out = "leave_one_out"
+    held_out = "held_out"
+
+
+@dataclass
+class DatasetConfig:
+    """`dataset=`: where the images come from."""
+
+    name: str = MISSING  # folder of the cache under data_dir
+    source: str = MISSING  # digits, cifar10, cifar100, svhn, stl10, fashion_mnist, image_folder, arrays
+    image_size: int = MISSING  # side of the square images, pixels
+    num_classes: int = MISSING  # labels are 0 .. num_classes - 1
+    mean: list[float] = MISSING  # per channel, of images scaled to [0, 1]
+    std: list[float] = MISSING  # per channel, of images scaled to [0, 1]
+    path: str | None = MISSING  # image_folder: its root; arrays: the folder of the .npy files
+    download: bool = MISSING  # whether a missing data set may be fetched from its public site
+    test_fraction: float = MISSING  # set aside as test images where the source has no test split
+
+
+@dataclass
+class SplitConfig:
+    """`split=`: where the network is cut."""
+
+    cut_layer: int = MISSING  # units on the client: 1 = stem only, 2 = stem and first block, ...
+    bottleneck_channels: int | None = MISSING  # channels sent up; null: no bottleneck pair
+    bottleneck_stride: int = MISSING  # 1, 2 or 4: height and width shrink by so much
+    bottleneck_kernel: int = MISSING  # kernel size of the pair, odd
+    bottleneck_relu: bool = MISSING  # ReLU behind each layer of the pair
+    client_residual: bool = MISSING  # false: no residual connections on the client
+
+
+@dataclass
+class PartitionConfig:
+    """`partition=`: how the training images are dealt to the clients."""
+
+    kind: PartitionKind = MISSING  # iid, shards or dirichlet
+    classes_per_client: int = MISSING  # shards: label shards dealt to a client; 2 of 10 published
+    alpha: float = MISSING  # dirichlet: concentration; small is skewed
+    min_images: int = MISSING  # dirichlet: no client has fewer images
+
+
+@dataclass
+class ClientsConfig:
+    """`clients=`: how many there are and how they take part."""
+
+    num_clients: int = MISSING  # N, clients in all
+    batch_size: int = MISSING  # b, images a client and step
+    syncs_per_round: int = MISSING  # F, times a round that the heads are averaged
+    participation: float = MISSING  # fraction of the clients in a round's pool, (0, 1]
+    num_rounds: int = MISSING  # rounds of the whole run; a round is a pass over a client's images
+    client_state: ClientState = MISSING  # bank: each client keeps its own; stateless: nothing kept
+
+
+@dataclass
+class TaressflConfig:
+    """`taressfl=`: the privacy module."""
+
+    enabled: bool = MISSING  # only false so far
+
+
+@dataclass
+class BackboneConfig:
+    """`backbone=`: the network."""
+
+    name: str = MISSING  # resnet18/34/50/101/152, vgg11/13/16/19
+    width: int = MISSING  # channels of the first stage, a multiple of 4; 64 published
+
+
+@dataclass
+class AugmentationConfig:
+    """`moco.augmentation`: the two views of an image."""
+
+    crop_scale_min: float = MISSING  # smallest area of the random crop, fraction of the image
+    crop_scale_max: float = MISSING  # largest area of the random crop
+    crop_ratio_min: float = MISSING  # smallest width / height of the crop
+    crop_ratio_max: float = MISSING  # largest width / height of the crop
+    jitter_probability: float = MISSING  # of the colour jitter
+    brightness: float = MISSING  # factor drawn from [1 - x, 1 + x]
+    contrast: float = MISSING  # likewise
+    saturation: float = MISSING  # likewise
+    hue: float = MISSING  # shift drawn from [-x, x], in turns of the colour circle
+    grey_probability: float = MISSING  # of turning the view grey
+    blur_probability: float = MISSING  # of the Gaussian blur; 0: no blur (v1)
+    blur_sigma_min: float = MISSING  # pixels
+    blur_sigma_max: float = MISSING  # pixels
+    flip_probability: float = MISSING  # of the horizontal flip
+
+
+@dataclass
+class MocoConfig:
+    """`moco=`: the contrastive learner on the server."""
+
+    queue_length: int = MISSING  # K, keys kept
+    temperature: float = MISSING  # T of the softmax
+    momentum: float = MISSING  # tau of the EMA copies, server and clients
+    symmetric: Symmetric = MISSING  # none, server (published v2) or full (MonAcoSFL's)
+    feature_sharing: bool = MISSING  # one queue for all; false: K // N keys private to each client
+    projector_hidden: int | None = MISSING  # hidden size of the MLP; null: a linear projector
+    projector_dim: int = MISSING  # D, size of an embedding
+    projector_batch_norm: bool = MISSING  # BatchNorm behind the hidden layer
+    projector_expands: bool = MISSING  # hidden size times the block expansion (4 from ResNet-50 up)
+    schedule: Schedule = MISSING  # of the learning rates: step (v1) or cosine (v2)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+
+@dataclass
+class MethodConfig:
+    """`method=`: the federated algorithm."""
+
+    name: str = MISSING  # mocosfl or monacosfl
+    align_momentum: bool = MISSING  # a sync averages the momentum heads too (MonAcoSFL)
+
+
+@dataclass
+class OptimizerConfig:
+    """`optimizer=`: SGD on both sides of the cut."""
+
+    server_lr: float = MISSING  # learning rate of trunk and projector
+    client_lr: float = MISSING  # learning rate of the heads; 0 freezes them
+    momentum: float = MISSING  # of SGD, each client with its own buffer
+    weight_decay: float = MISSING  # L2, both sides
+    schedule: Schedule = MISSING  # constant, cosine to 0, or step at 60 % and 80 % of the rounds
+    client_schedule: ClientSchedule = MISSING  # rounds, or the published per-step one
+    step_decay_server: float = MISSING  # step: factor at each milestone
+    step_decay_client: float = MISSING  # step: factor at each milestone
+
+
+@dataclass
+class TrainerConfig:
+    """`trainer=`: where and how fast."""
+
+    accelerator: str = MISSING  # cpu, gpu or auto
+    devices: int = MISSING  # processes; 1 so far
+    precision: str = MISSING  # fp32, bf16 (autocast) or fp64
+    max_steps: int = MISSING  # stop after so many steps; -1: all rounds. Schedules keep their length
+    log_every_steps: int = MISSING  # between two rows of the training metrics
+    view_block_images: int = MISSING  # images augmented at a time, ahead of the steps that use them
+    num_threads: int | None = MISSING  # CPU threads; null: PyTorch's choice
+    progress_bar: bool = MISSING  # the bar in the terminal
+
+
+@dataclass
+class LoggerConfig:
+    """`logger=`: where the curves go."""
+
+    csv: bool = MISSING  # metrics.csv in the run folder
+    wandb: bool = MISSING  # Weights & Biases
+    wandb_mode: str = MISSING  # offline (no account, no prompt) or online
+    wandb_project: str = MISSING
+    wandb_entity: str | None = MISSING  # W&B team or user; null: the account's default
+    wandb_group: str | None = MISSING  # runs of one sweep
+
+
+@dataclass
+class CallbacksConfig:
+    """`callbacks=`: checkpoints, the kNN monitor, the alarms, the pictures."""
+
+    checkpoint_every_steps: int = MISSING  # last.ckpt is written after so many steps ...
+    checkpoint_every_minutes: float = MISSING  # ... or minutes, whichever comes first
+    knn_every_rounds: int = MISSING  # rounds between two kNN monitors; 0: never
+    knn_images: KnnImages = MISSING  # leave_one_out (all images train) or held_out
+    knn_num_images: int = MISSING  # training images in the monitor, at most
+    knn_held_out_fraction: float = MISSING  # held_out: part of the training images kept from training
+    knn_num_neighbors: int = MISSING  # k
+    knn_temperature: float = MISSING  # of the neighbours' weights exp(similarity / T)
+    knn_features: FeatureKind = MISSING  # backbone or projection
+    collapse_window_steps: int = MISSING  # steps in a row before the alarm stops the run; 0: never
+    collapse_loss_margin: float = MISSING  # nats a pass; loss this close to its uniform value is stuck
+    collapse_min_std: float = MISSING  # spread of the embeddings times sqrt(D), below: collapsed
+    pictures: bool = MISSING  # partition heat map, views, curves
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    seed: int = MISSING  # of everything random; at least 0
+    data_dir: str = MISSING  # folder of the data sets' caches
+    output_dir: str = MISSING  # runs write into folders below it
+    run_dir: str = MISSING  # where this run writes
+    resume: str | None = None  # folder of a run to continue
+    notes: str = ""  # free text kept with the run
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    clients: ClientsConfig = field(default_factory=ClientsConfig)
+    taressfl: TaressflConfig = field(default_factory=TaressflConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    moco: MocoConfig = field(default_factory=MocoConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
+
+
+@dataclass
+class ProbeConfig:
+    """`linear_probe.py`: evaluation of frozen features."""
+
+    checkpoint: str = MISSING  # a checkpoint file, a run folder, or none for a fresh encoder
+    run: str | None = None  # checkpoint=none: the run folder whose configuration to use
+    which: str = MISSING  # in a run folder: last or best
+    data_dir: str | None = None  # null: the run's own
+    output_dir: str | None = None  # null: probe/ in the run folder
+    seed: int = MISSING
+    accelerator: str = MISSING
+    extract_batch_size: int = MISSING  # images a forward pass
+    num_epochs: int = MISSING  # of each probe; 100 published
+    batch_size: int = MISSING  # rows a step; 128 published
+    learning_rate: float = MISSING  # Adam; 1e-3 published
+    hidden_dim: int = MISSING  # of the semi-supervised MLP; 512 published
+    label_fractions: list[float] = MISSING  # semi-supervised: parts of the labels used
+    knn_num_neighbors: int = MISSING
+    knn_temperature: float = MISSING
+    wandb: bool = MISSING  # log to the run's W&B too, where the run has one
+
+
+def published_batch_size(num_clients: int) -> int:
+    """Return b of the published rule: 100 // N for N up to 50, else 1."""
+    return 100 // num_clients if num_clients <= 50 else 1
+
+
+def published_syncs_per_round(num_clients: int) -> int:
+    """Return F of the published rule: 1000 // (b N), at least 1."""
+    return max(1, 1000 // (published_batch_size(num_clients) * num_clients))
+
+
+def published_participation(num_clients: int) -> float:
+    """Return the fraction of clients in a pool: 1 below 200 clients, else 1 / (N // 100)."""
+    return 1.0 if num_clients < 200 else 1 / (num_clients // 100)
+
+
+def published_rounds(num_clients: int, num_epochs: int) -> int:
+    """Return the rounds in which each image is seen `num_epochs` times on average."""
+    return math.ceil(num_epochs / published_participation(num_clients))
+
+
+def choose_run_dir(resume: str | None, fresh: str) -> str:
+    """Return the folder of the run to continue, or that of a fresh run.
+
+    Checked here and not when it is made, since Hydra makes it before our code runs.
+
+    Raises:
+        ValueError: the folder cannot be made or written to.
+    """
+    folder = Path(resume or fresh).absolute()
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(
+            f"output_dir: cannot write to {folder} ({nearest} is not a writable folder); "
+            "choose another, as in output_dir=runs"
+        )
+    return resume or fresh
+
+
+def register() -> None:
+    """Register schema and resolvers with Hydra; may be called more than once."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(name="probe_schema", node=ProbeConfig)
+    resolvers = {
+        "published_batch_size": published_batch_size,
+        "published_syncs_per_round": published_syncs_per_round,
+        "published_participation": published_participation,
+        "published_rounds": published_rounds,
+        "run_dir": choose_run_dir,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(f"mocosfl.{name}", resolver, replace=True)
+
+
+register()

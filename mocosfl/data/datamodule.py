@@ -1,0 +1,119 @@
+"""The data of a run: images, who holds which, the loader, and what the kNN monitor looks at."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+
+from mocosfl.build import pool_size, view_settings
+from mocosfl.config import Config, KnnImages
+from mocosfl.data.cache import ImageDataset
+from mocosfl.data.loader import FederationShape, StepLoader, ViewMaker
+from mocosfl.data.partition import Partition, make_partition
+from mocosfl.data.round_plan import steps_per_round
+from mocosfl.data.sources import load_dataset
+from mocosfl.randomness import numpy_generator
+
+_Ints = npt.NDArray[np.int64]
+
+
+class MonitorImages(NamedTuple):
+    """Indices of training images for the kNN monitor."""
+
+    bank: _Ints
+    queries: _Ints | None  # None: leave-one-out within the bank
+
+
+class FederatedData(pl.LightningDataModule):
+    """Loads the images, deals them to the clients, and feeds the trainer."""
+
+    def __init__(self, config: Config) -> None:
+        """Read the data set's cache (filling it where needed) and deal the images out.
+
+        Args:
+            config: a valid configuration.
+
+        Raises:
+            ValueError: the images and the configuration do not fit together.
+            FileNotFoundError: the data set is not there and cannot be fetched.
+        """
+        super().__init__()
+        self.config = config
+        self.dataset: ImageDataset = load_dataset(config.dataset, Path(config.data_dir))
+        training, held_out = self._hold_out()
+        self.monitor = self._monitor(training, held_out)
+        self.partition = self._deal(training)
+        self.steps_per_round = steps_per_round(self.partition.counts, config.clients.batch_size)
+
+    def _hold_out(self) -> tuple[_Ints, _Ints]:
+        """Return the training images' indices and those kept from training."""
+        num_images = len(self.dataset.train.labels)
+        if self.config.callbacks.knn_images is not KnnImages.held_out:
+            return np.arange(num_images), np.arange(0)
+        order = numpy_generator(self.config.seed, "held_out").permutation(num_images)
+        num_held_out = int(self.config.callbacks.knn_held_out_fraction * num_images)
+        return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])
+
+    def _monitor(self, training: _Ints, held_out: _Ints) -> MonitorImages:
+        callbacks = self.config.callbacks
+        generator = numpy_generator(self.config.seed, "monitor")
+
+        def sample(indices: _Ints) -> _Ints:
+            number = min(len(indices), callbacks.knn_num_images)
+            return np.sort(generator.choice(indices, number, replace=False))
+
+        bank = sample(training)
+        queries = sample(held_out) if len(held_out) else None
+        neighbours = len(bank) - (1 if queries is None else 0)
+        if callbacks.knn_every_rounds and callbacks.knn_num_neighbors > neighbours:
+            raise ValueError(
+                f"callbacks.knn_num_neighbors={callbacks.knn_num_neighbors}: the monitor has only "
+                f"{neighbours} training images to choose from; use at most that many"
+            )
+        return MonitorImages(bank, queries)
+
+    def _deal(self, training: _Ints) -> Partition:
+        settings = self.config.partition
+        partition = make_partition(
+            settings.kind.name,
+            self.dataset.train.labels[training],
+            num_clients=self.config.clients.num_clients,
+            num_classes=self.config.dataset.num_classes,
+            seed=self.config.seed,
+            classes_per_client=settings.classes_per_client,
+            alpha=settings.alpha,
+            min_images=settings.min_images,
+        )
+        return Partition(training[partition.order], partition.offsets)
+
+    def train_dataloader(self) -> StepLoader:
+        """Return the loader of all steps, views made on the training device."""
+        assert self.trainer is not None
+        return self.step_loader(self.view_maker(self.trainer.strategy.root_device))
+
+    def view_maker(self, device: torch.device) -> ViewMaker:
+        """Return the maker of views on a device."""
+        return ViewMaker(
+            self.dataset.train.images,
+            view_settings(self.config),
+            mean=list(self.config.dataset.mean),
+            std=list(self.config.dataset.std),
+            device=device,
+        )
+
+    def step_loader(self, view_maker: ViewMaker) -> StepLoader:
+        """Return the loader of all steps of the run."""
+        clients = self.config.clients
+        shape = FederationShape(
+            seed=self.config.seed,
+            num_rounds=clients.num_rounds,
+            steps_per_round=self.steps_per_round,
+            pool_size=pool_size(self.config),
+            batch_size=clients.batch_size,
+            syncs_per_round=clients.syncs_per_round,
+        )
+        block_images = self.config.trainer.view_block_images
+        return StepLoader(self.partition, shape, view_maker, block_images=block_images)

@@ -1,0 +1,151 @@
+"""Pictures in class folders, of any format and size, decoded to square arrays.
+
+Two layouts are read: `<path>/{train,test|val}/<class>/**` and `<path>/<class>/**`. Class names in
+alphabetical order number the labels; pictures may sit deeper below their class folder.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+# A bound on the decoded pictures in memory: 512 of 224 x 224 x 3 bytes are 77 MB.
+_BLOCK = 512
+
+
+class PictureList(NamedTuple):
+    """The files of one split and their labels, (N,) int64."""
+
+    files: list[Path]
+    labels: npt.NDArray[np.int64]
+
+
+class PictureTree(NamedTuple):
+    """A tree of pictures; `test` is None where the tree has no test split."""
+
+    train: PictureList
+    test: PictureList | None
+    classes: tuple[str, ...]
+
+
+def find_pictures(path: Path) -> PictureTree:
+    """List the pictures of a tree of class folders.
+
+    Args:
+        path: `dataset.path`, an existing folder.
+
+    Raises:
+        ValueError: no class folders, a class without pictures, or a test class unknown in training.
+    """
+    train_folder = path / "train" if (path / "train").is_dir() else path
+    classes = tuple(folder.name for folder in _subfolders(train_folder))
+    train = _list_split(train_folder, classes)
+    for name in ("test", "val"):
+        if train_folder != path and (path / name).is_dir():
+            return PictureTree(train, _list_split(path / name, classes), classes)
+    return PictureTree(train, None, classes)
+
+
+def decode_pictures(files: list[Path], image_size: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Decode pictures on all cores, in blocks of (n, image_size, image_size, 3) uint8.
+
+    Raises:
+        ValueError: a picture can't be read; the message names it.
+    """
+    # Threads serve: Pillow lets go of the interpreter lock while it decodes and resizes.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), _BLOCK):
+            block = files[start : start + _BLOCK]
+            yield np.stack(list(pool.map(lambda file: decode_picture(file, image_size), block)))
+
+
+def decode_picture(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
+    """Decode one picture: shorter side resized to `image_size` (antialiased), centre cropped.
+
+    Args:
+        file: a picture in any format and mode that Pillow reads, with 8 or 16 bits a channel.
+        image_size: height and width of the result, in pixels.
+
+    Returns:
+        (image_size, image_size, 3) uint8, RGB.
+
+    Raises:
+        ValueError: the picture can't be read.
+    """
+    try:
+        with Image.open(file) as picture:
+            upright = _to_rgb(ImageOps.exif_transpose(picture))
+        square = ImageOps.fit(upright, (image_size, image_size), method=Image.Resampling.BILINEAR)
+        return np.asarray(square, dtype=np.uint8)
+    # Decoders raise whatever they stumble over (OSError, SyntaxError, struct.error, ...).
+    except Exception as error:
+        raise ValueError(
+            f"dataset.path: the picture {file} can't be read ({error}); repair or remove the file "
+            "and start again"
+        ) from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        # Pillow's own conversion clips 16 bits at 255, which leaves a white picture.
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    elif picture.mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels (mode {picture.mode}) have no known range")
+    elif "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")
+
+
+def _list_split(folder: Path, classes: tuple[str, ...]) -> PictureList:
+    found = {subfolder.name: subfolder for subfolder in _subfolders(folder)}
+    if not found:
+        raise ValueError(
+            f"dataset.path: no class folders in {folder}; put the pictures of each class in a "
+            "folder of its own"
+        )
+    unknown = sorted(set(found) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"dataset.path: {folder} has the class {unknown[0]}, which training has not; "
+            "give both splits the same class folders, or move this split away"
+        )
+    files: list[Path] = []
+    labels: list[int] = []
+    for name, subfolder in found.items():
+        pictures = sorted(_walk(subfolder))
+        if not pictures:
+            raise ValueError(
+                f"dataset.path: the class folder {subfolder} holds no pictures "
+                f"({', '.join(sorted(_SUFFIXES))}); fill or remove it"
+            )
+        files += pictures
+        labels += [classes.index(name)] * len(pictures)
+    return PictureList(files, np.array(labels, dtype=np.int64))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            if name.startswith("."):
+                continue
+            if Path(name).suffix.lower() in _SUFFIXES:
+                yield Path(root, name)
+            else:
+                logger.warning("%s is not a picture by its name; left out", Path(root, name))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )

@@ -1,0 +1,177 @@
+"""The steps of a run, in order, each with its two views.
+
+P: clients in the pool. b: images a client. S: steps a round.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mocosfl.data.augmentation import (
+    ViewSettings,
+    draw_uniforms,
+    make_views,
+    parameters_from_uniforms,
+)
+from mocosfl.data.partition import Partition
+from mocosfl.data.round_plan import RoundPlan, plan_round
+from mocosfl.data.step import Step
+from mocosfl.randomness import torch_generator
+
+
+class FederationShape(NamedTuple):
+    """The numbers that say who trains on what, and when."""
+
+    seed: int
+    num_rounds: int
+    steps_per_round: int
+    pool_size: int
+    batch_size: int
+    syncs_per_round: int
+
+
+class ViewMaker:
+    """Makes both views of images, a block of steps at a time, on the training device."""
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        settings: ViewSettings,
+        *,
+        mean: list[float],
+        std: list[float],
+        device: torch.device,
+    ) -> None:
+        """Keep what a view needs.
+
+        Args:
+            images: (N, H, W, 3), square, may be memory-mapped.
+            settings: of the random views.
+            mean: per channel, of images scaled to [0, 1].
+            std: per channel.
+            device: where the views are made.
+        """
+        self.images, self.settings, self.mean, self.std = images, settings, mean, std
+        self.device = device
+        self.image_size = images.shape[1]
+
+    def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Return images (R, 3, H, W) uint8 on the device."""
+        order = np.argsort(indices)  # a memory-mapped file is read from front to back
+        pixels = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
+        pixels[order] = self.images[indices[order]]
+        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+
+    def views(self, images: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both views (R, 3, H, W) of images (R, 3, H, W), from uniforms (2, R, ...)."""
+        views = [
+            make_views(
+                images,
+                parameters_from_uniforms(
+                    self.settings, numbers, source_size=self.image_size
+                ),
+                output_size=self.image_size,
+                mean=self.mean,
+                std=self.std,
+            )
+            for numbers in uniforms
+        ]
+        return views[0], views[1]
+
+
+class StepLoader:
+    """Iterates over all steps of a run, from any step on.
+
+    Everything about a step is a function of (seed, round, step), so a run that goes on from a
+    checkpoint sees what it would have seen. `state_dict` is what Lightning puts in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        shape: FederationShape,
+        view_maker: ViewMaker,
+        *,
+        block_images: int,
+    ) -> None:
+        """Put the loader together.
+
+        Args:
+            partition: indices of each client's images.
+            shape: see `FederationShape`.
+            view_maker: makes the views.
+            block_images: images augmented at a time; at least one step's are.
+        """
+        self.partition, self.shape, self.view_maker = partition, shape, view_maker
+        rows = shape.pool_size * shape.batch_size
+        self.block_steps = max(1, block_images // rows)
+        self.next_step = 0
+
+    def __len__(self) -> int:
+        """Steps of the whole run."""
+        return self.shape.num_rounds * self.shape.steps_per_round
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position."""
+        return {"next_step": self.next_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a position."""
+        self.next_step = state["next_step"]
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield the steps from the current position to the end of the run."""
+        while self.next_step < len(self):
+            round_index, step = divmod(self.next_step, self.shape.steps_per_round)
+            yield from self._round(self._plan(round_index), step)
+
+    def first_indices(self) -> npt.NDArray[np.int64]:
+        """Return the image indices (S, P * b) of the first round's steps."""
+        images = self._plan(0).images
+        return images.reshape(len(images), -1)
+
+    def _plan(self, round_index: int) -> RoundPlan:
+        shape = self.shape
+        return plan_round(
+            self.partition,
+            round_index,
+            seed=shape.seed,
+            pool_size=shape.pool_size,
+            batch_size=shape.batch_size,
+            syncs_per_round=shape.syncs_per_round,
+        )
+
+    def _round(self, plan: RoundPlan, first: int) -> Iterator[Step]:
+        pool = torch.from_numpy(plan.pool).to(self.view_maker.device)
+        for start in range(first, self.shape.steps_per_round, self.block_steps):
+            steps = range(start, min(start + self.block_steps, self.shape.steps_per_round))
+            view1, view2 = self._block(plan, steps)
+            for place, step in enumerate(steps):
+                self.next_step += 1
+                yield Step(
+                    view1[place],
+                    view2[place],
+                    pool,
+                    round=plan.round,
+                    new_round=step == 0,
+                    sync_due=bool(plan.sync_due[step]),
+                )
+
+    def _block(self, plan: RoundPlan, steps: range) -> tuple[Tensor, Tensor]:
+        indices = plan.images[steps.start : steps.stop]  # (steps, P, b)
+        uniforms = torch.cat(
+            [self._uniforms(plan.round, step, indices[0].size) for step in steps], dim=1
+        )
+        images = self.view_maker.read(indices.ravel())
+        views = self.view_maker.views(images, uniforms)
+        view1, view2 = (view.unflatten(0, indices.shape) for view in views)
+        return view1, view2
+
+    def _uniforms(self, round_index: int, step: int, num_images: int) -> Tensor:
+        # A generator a step: what a step sees does not depend on the size of the blocks.
+        generator = torch_generator(self.shape.seed, "views", round_index, step)
+        return torch.stack([draw_uniforms(generator, num_images) for _ in range(2)])

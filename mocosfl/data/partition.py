@@ -1,0 +1,230 @@
+"""Partitions: which client holds which images, as pure functions of a seed.
+
+    iid         random equal parts
+    shards      sorted by label, cut into equal shards, `classes_per_client` dealt to each client
+    dirichlet   each class spread over the clients in proportions drawn from Dirichlet(alpha)
+
+Every image goes to exactly one client, and every client holds at least one. Parts called equal
+differ by at most one image where the division leaves a remainder.
+
+Source: Li et al., MocoSFL, ICLR 2023 (shards); Hsu et al., arXiv 1909.06335 (dirichlet).
+
+Legend: N clients, M training images.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mocosfl.randomness import numpy_generator
+
+_Ints = npt.NDArray[np.int64]
+
+KINDS = ("iid", "shards", "dirichlet")
+# After a hundred failures a draw succeeds with less than 3 % (rule of three): change the setting.
+_MAX_DRAWS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Index lists of all clients, end to end.
+
+    Attributes:
+        order: image indices, client after client, (M,).
+        offsets: client i holds `order[offsets[i]:offsets[i + 1]]`, (N + 1,).
+    """
+
+    order: _Ints
+    offsets: _Ints
+
+    def __post_init__(self) -> None:
+        is_whole = (
+            len(self.offsets) > 1 and self.offsets[0] == 0 and self.offsets[-1] == len(self.order)
+        )
+        if not is_whole or self.counts.min() < 1:
+            raise ValueError("partition: offsets must rise from 0 to the number of images")
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients N."""
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> _Ints:
+        """Images of each client, (N,), at least 1."""
+        return np.diff(self.offsets)
+
+    def client(self, index: int) -> _Ints:
+        """Return the image indices of one client, a view of `order`."""
+        return self.order[self.offsets[index] : self.offsets[index + 1]]
+
+    def class_counts(self, labels: _Ints, num_classes: int) -> _Ints:
+        """Return how many images of each class each client holds, (N, num_classes).
+
+        Args:
+            labels: labels of all training images, (M,).
+            num_classes: number of classes, above every label.
+        """
+        clients = np.repeat(np.arange(self.num_clients), self.counts)
+        cells = clients * num_classes + labels[self.order]
+        counts = np.bincount(cells, minlength=self.num_clients * num_classes)
+        return counts.reshape(self.num_clients, num_classes)
+
+    def save(self, path: Path) -> None:
+        """Write `partition.json`, atomically."""
+        content = {"offsets": self.offsets.tolist(), "order": self.order.tolist()}
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        partial.write_text(json.dumps(content, separators=(",", ":")))
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Partition":
+        """Read `partition.json`.
+
+        Raises:
+            ValueError: the file is no partition.
+        """
+        try:
+            content = json.loads(path.read_text())
+            offsets, order = (
+                np.array(content[key], dtype=np.int64) for key in ("offsets", "order")
+            )
+            if len(np.unique(order)) != len(order):
+                raise ValueError("an image is held twice")
+            return cls(order, offsets)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: no partition ({error}); start a new run") from error
+
+
+def make_partition(
+    kind: str,
+    labels: _Ints,
+    *,
+    num_clients: int,
+    num_classes: int,
+    seed: int,
+    classes_per_client: int,
+    alpha: float,
+    min_images: int,
+) -> Partition:
+    """Spread the training images over the clients.
+
+    Args:
+        kind: "iid", "shards" or "dirichlet".
+        labels: labels of all training images, (M,).
+        num_clients: N, in [1, M].
+        num_classes: number of classes.
+        seed: at least 0; the partition is a pure function of the arguments.
+        classes_per_client: shards a client, in [1, num_classes]; read by "shards" only. Shards
+            that span two classes, and two of one class, make it a rough number.
+        alpha: concentration, above 0; small is skewed; read by "dirichlet" only.
+        min_images: least images of a client, at least 1; read by "dirichlet" only.
+
+    Raises:
+        ValueError: a setting is out of its range, or no draw gives every client `min_images`.
+    """
+    if num_clients < 1:
+        raise ValueError(f"clients.num_clients={num_clients}: set at least 1")
+    if num_clients > len(labels):
+        raise ValueError(
+            f"clients.num_clients={num_clients}: only {len(labels)} training images; lower "
+            "clients.num_clients"
+        )
+    generator = numpy_generator(seed, "partition", kind)
+    if kind == "iid":
+        order = generator.permutation(len(labels)).astype(np.int64)
+        return Partition(order, _equal_offsets(len(labels), num_clients))
+    if kind == "shards":
+        _check_classes_per_client(classes_per_client, num_classes, num_clients, len(labels))
+        return _deal_shards(labels, num_clients, classes_per_client, generator)
+    if kind == "dirichlet":
+        _check_dirichlet(alpha, min_images, num_clients, len(labels))
+        return _draw_dirichlet(labels, num_clients, alpha, min_images, generator)
+    raise ValueError(f"partition.kind={kind}: unknown; choose one of {', '.join(KINDS)}")
+
+
+def _equal_offsets(num_images: int, num_parts: int) -> _Ints:
+    # The sizes of np.array_split: the first parts take one more.
+    parts = np.arange(num_parts + 1)
+    return num_images // num_parts * parts + np.minimum(parts, num_images % num_parts)
+
+
+def _check_classes_per_client(
+    classes_per_client: int, num_classes: int, num_clients: int, num_images: int
+) -> None:
+    if not 1 <= classes_per_client <= num_classes:
+        raise ValueError(
+            f"partition.classes_per_client={classes_per_client}: there are {num_classes} classes; "
+            f"choose 1 to {num_classes}"
+        )
+    if classes_per_client * num_clients > num_images:
+        raise ValueError(
+            f"partition.classes_per_client={classes_per_client}: {num_clients} clients need "
+            f"{classes_per_client * num_clients} shards, but there are only {num_images} training "
+            "images; lower partition.classes_per_client or clients.num_clients"
+        )
+
+
+def _deal_shards(
+    labels: _Ints, num_clients: int, classes_per_client: int, generator: np.random.Generator
+) -> Partition:
+    # Differs from the published code: the remainder of the division is dealt too, not dropped.
+    num_shards = num_clients * classes_per_client
+    starts = _equal_offsets(len(labels), num_shards)
+    dealt = generator.permutation(num_shards)  # client-major
+    sizes = np.diff(starts)[dealt]
+    ends = np.cumsum(sizes)
+    # Place of each image in the sorted order: the start of its shard plus its place in the shard.
+    places = np.repeat(starts[dealt] - (ends - sizes), sizes) + np.arange(len(labels))
+    order = np.argsort(labels, kind="stable")[places]
+    return Partition(
+        order, np.concatenate([[0], ends[classes_per_client - 1 :: classes_per_client]])
+    )
+
+
+def _check_dirichlet(alpha: float, min_images: int, num_clients: int, num_images: int) -> None:
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"partition.alpha={alpha}: choose a finite value above 0, such as 0.5")
+    if min_images < 1:
+        raise ValueError(
+            f"partition.min_images={min_images}: a client without images can't take part; set at "
+            "least 1"
+        )
+    if min_images * num_clients > num_images:
+        raise ValueError(
+            f"partition.min_images={min_images}: {num_clients} clients need "
+            f"{min_images * num_clients} images, but there are only {num_images}; lower "
+            "partition.min_images or clients.num_clients"
+        )
+
+
+def _draw_dirichlet(
+    labels: _Ints,
+    num_clients: int,
+    alpha: float,
+    min_images: int,
+    generator: np.random.Generator,
+) -> Partition:
+    class_sizes = np.unique(labels, return_counts=True)[1]  # (classes,)
+    for _ in range(_MAX_DRAWS):
+        shares = generator.dirichlet(np.full(num_clients, alpha), size=len(class_sizes))
+        cuts = np.round(np.cumsum(shares, axis=1) * class_sizes[:, None]).astype(np.int64)
+        cuts[:, -1] = class_sizes  # the sum of the shares is 1 up to rounding
+        counts = np.diff(cuts, axis=1, prepend=0)  # (classes, N)
+        if counts.sum(axis=0).min() >= min_images:
+            break
+    else:
+        raise ValueError(
+            f"partition.alpha={alpha}: in {_MAX_DRAWS} draws some client had fewer than "
+            f"partition.min_images={min_images} of the {len(labels)} images; raise "
+            f"partition.alpha, or lower partition.min_images or clients.num_clients={num_clients}"
+        )
+    by_class = generator.permutation(len(labels))
+    by_class = by_class[np.argsort(labels[by_class], kind="stable")]  # shuffled within its class
+    owners = np.repeat(np.tile(np.arange(num_clients), len(class_sizes)), counts.ravel())
+    order = by_class[np.argsort(owners, kind="stable")]
+    return Partition(order, np.concatenate([[0], np.cumsum(counts.sum(axis=0))]))

@@ -1,0 +1,152 @@
+"""The plan of a round: who takes part, and which images each client draws at each step.
+
+Everything here is a pure function of (seed, round), never of earlier rounds, so that a run resumed
+in the middle of a round, or spread over processes, sees the same images.
+
+Source: Li et al., MocoSFL, ICLR 2023, and the published code's rule for synchronisations.
+
+Legend: N clients, P clients in the pool, b images a client and step, S steps a round.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mocosfl.data.partition import Partition
+from mocosfl.randomness import numpy_generator
+
+_Ints = npt.NDArray[np.int64]
+
+
+class RoundPlan(NamedTuple):
+    """One round.
+
+    Attributes:
+        round: the round's number, from 0.
+        pool: clients that take part, (P,); their order is the order of rows on the server.
+        images: indices into the training images, (S, P, b).
+        sync_due: whether a synchronisation follows the step, (S,).
+    """
+
+    round: int
+    pool: _Ints
+    images: _Ints
+    sync_due: npt.NDArray[np.bool_]
+
+
+def plan_round(
+    partition: Partition,
+    round_index: int,
+    *,
+    seed: int,
+    pool_size: int,
+    batch_size: int,
+    syncs_per_round: int,
+) -> RoundPlan:
+    """Plan one round.
+
+    Args:
+        partition: the images of each client.
+        round_index: the round's number, from 0.
+        seed: the run's seed.
+        pool_size: P, in [1, N].
+        batch_size: b, at least 1.
+        syncs_per_round: F, at least 1.
+    """
+    num_steps = steps_per_round(partition.counts, batch_size)
+    pool = draw_pool(partition.num_clients, pool_size, seed=seed, round_index=round_index)
+    orders = client_orders(
+        partition, pool, seed=seed, round_index=round_index, num_images=num_steps * batch_size
+    )
+    images = orders.reshape(pool_size, num_steps, batch_size).swapaxes(0, 1)
+    return RoundPlan(round_index, pool, images, sync_steps(num_steps, syncs_per_round))
+
+
+def steps_per_round(counts: _Ints, batch_size: int) -> int:
+    """Return S: one pass over a client's data, over the mean client's where they differ.
+
+    Args:
+        counts: images of each client, (N,).
+        batch_size: b, at least 1. A client with fewer images than b draws them repeatedly.
+
+    Returns:
+        floor(mean(counts) / b), at least 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"clients.batch_size={batch_size}: set at least 1")
+    return max(1, int(counts.sum()) // (len(counts) * batch_size))
+
+
+def sync_steps(num_steps: int, syncs_per_round: int) -> npt.NDArray[np.bool_]:
+    """Return after which steps of a round the pool is synchronised, (num_steps,).
+
+    Due after each step s with s % (S // F) == S // F - 1, and after the last. Where F does not
+    divide S that is more than F times; where F exceeds S it is after every step.
+
+    Args:
+        num_steps: S, at least 1.
+        syncs_per_round: F, at least 1.
+    """
+    if syncs_per_round < 1:
+        raise ValueError(f"clients.syncs_per_round={syncs_per_round}: set at least 1")
+    period = max(1, num_steps // syncs_per_round)
+    due: npt.NDArray[np.bool_] = np.arange(num_steps) % period == period - 1
+    due[-1] = True
+    return due
+
+
+def draw_pool(num_clients: int, pool_size: int, *, seed: int, round_index: int) -> _Ints:
+    """Draw the clients of a round without replacement.
+
+    Args:
+        num_clients: N.
+        pool_size: P, in [1, N].
+        seed: the run's seed.
+        round_index: the round's number.
+
+    Returns:
+        (P,), in random order; if everyone takes part, 0, 1, ..., N - 1 in this order.
+
+    Raises:
+        ValueError: the pool is empty, or larger than the number of clients.
+    """
+    if not 1 <= pool_size <= num_clients:
+        raise ValueError(
+            f"clients.participation: it gives a pool of {pool_size} of {num_clients} clients; "
+            "choose a participation that gives at least 1 client and at most all"
+        )
+    if pool_size == num_clients:
+        return np.arange(num_clients)
+    generator = numpy_generator(seed, "pool", round_index)
+    return generator.choice(num_clients, pool_size, replace=False)
+
+
+def client_orders(
+    partition: Partition, pool: _Ints, *, seed: int, round_index: int, num_images: int
+) -> _Ints:
+    """Return the images that each client draws in a round, one after the other.
+
+    A client cycles over its own images, reshuffled at every pass. Its order does not depend on
+    who else is in the pool.
+
+    Args:
+        partition: the images of each client.
+        pool: clients of the round, (P,).
+        seed: the run's seed.
+        round_index: the round's number.
+        num_images: images a client and round, S * b.
+
+    Returns:
+        Indices into the training images, (P, num_images).
+    """
+    orders = np.empty((len(pool), num_images), dtype=np.int64)
+    # A loop over clients, though a short one (about 20 us each): with one generator for all, a
+    # client's draw would depend on the pool.
+    for row, client in enumerate(pool.tolist()):
+        images = partition.client(client)
+        num_passes = -(-num_images // len(images))
+        generator = numpy_generator(seed, "order", round_index, client)
+        shuffles = generator.random((num_passes, len(images))).argsort(axis=1)
+        orders[row] = images[shuffles.ravel()[:num_images]]
+    return orders

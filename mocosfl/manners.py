@@ -1,0 +1,38 @@
+"""How the commands speak to the user."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+
+def setup_logging() -> None:
+    """Quiet what the user cannot act on."""
+    # Lightning's lines about devices and tips; our plan says what is used.
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.accelerators.cuda").setLevel(logging.WARNING)
+    # Steps come from memory; loader workers would not help.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # A short run has fewer steps than the logging interval; that is the user's choice.
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    # Lightning's own use of a deprecated part of torch.
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn the user's mistakes into a message and exit code 1, without a traceback.
+
+    The traceback goes to the run's log at debug level.
+    """
+    from mocosfl.callbacks import TrainingStopped
+
+    try:
+        yield
+    except (ValueError, FileNotFoundError, PermissionError, TrainingStopped) as error:
+        log.debug("stopped", exc_info=True)
+        print(f"\nmocosfl: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,86 @@
+"""What a run leaves on disk, and where."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from omegaconf import OmegaConf
+
+from mocosfl.config import Config
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths in a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration, resolved."""
+        return self.path / "config.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """What was printed before training."""
+        return self.path / "plan.txt"
+
+    @property
+    def metrics(self) -> Path:
+        """The curves."""
+        return self.path / "metrics.csv"
+
+    @property
+    def partition(self) -> Path:
+        """Which images each client holds."""
+        return self.path / "partition.json"
+
+    @property
+    def wandb_id(self) -> Path:
+        """The run's id with W&B, so that a resumed run continues its curves."""
+        return self.path / "wandb_id.txt"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the pictures."""
+        return self.path / "pictures"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best kNN monitor, weights only."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    def save_config(self, config: Config) -> None:
+        """Write the resolved configuration."""
+        write_atomically(self.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+
+    def load_config(self) -> Config:
+        """Read the configuration of the run.
+
+        Raises:
+            FileNotFoundError: the folder is not that of a run.
+        """
+        if not self.config.is_file():
+            raise FileNotFoundError(
+                f"{self.path}: not a run folder, it has no config.yaml; name the folder that the "
+                "run printed, one below multirun/"
+            )
+        schema = OmegaConf.structured(Config)
+        return cast(Config, OmegaConf.merge(schema, OmegaConf.load(self.config)))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,211 @@
+"""A run from its configuration to its last checkpoint."""
+
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import Logger
+
+from mocosfl import pictures
+from mocosfl.build import build_module, plain
+from mocosfl.callbacks import (
+    Alarm,
+    AtomicCheckpoints,
+    Bar,
+    ContinueCurves,
+    KnnMonitor,
+    LastCheckpoint,
+    Throughput,
+)
+from mocosfl.config import Config
+from mocosfl.data.datamodule import FederatedData
+from mocosfl.metrics_log import MetricsLog, read_curves
+from mocosfl.module import MocoSFL
+from mocosfl.plan import Plan, describe, make_plan
+from mocosfl.run_folder import RunFolder, write_atomically
+from mocosfl.validate import validate
+
+log = logging.getLogger(__name__)
+
+PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
+CURVES = ("train/loss", "train/contrast_accuracy", "val/knn_top1", "train/embedding_std")
+NUM_VIEWS_SHOWN = 12
+
+
+def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
+    """Train a federation, or go on with one.
+
+    Args:
+        config: of the run; checked here.
+        folder: where the run writes.
+        resume: go on from the folder's last checkpoint.
+
+    Returns:
+        The trained module.
+
+    Raises:
+        ValueError, FileNotFoundError: the configuration or the data are wrong; the message says
+            what to do.
+        TrainingStopped: the loss is not finite, or the run collapsed.
+    """
+    validate(config)
+    if config.trainer.num_threads is not None:
+        torch.set_num_threads(config.trainer.num_threads)
+    checkpoint = _checkpoint(folder) if resume else _fresh(folder)
+    data = FederatedData(config)
+    plan = make_plan(config, data.partition.counts)
+    log.info("the plan\n%s", describe(config, plan))
+    if not resume:
+        _write_start(config, folder, data, plan)
+    module = build_module(config, plan.steps_per_round)
+    with loggers(config, folder) as run_loggers:
+        trainer = make_trainer(config, folder, plan, run_loggers)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    curves = read_curves(folder.metrics)
+    if config.callbacks.pictures and curves:
+        shown = {name: curves[name] for name in CURVES if name in curves}
+        pictures.draw_curves(shown, folder.pictures / "curves.png")
+    log.info("done: %s", folder.path)
+    return module
+
+
+def make_trainer(
+    config: Config, folder: RunFolder, plan: Plan, run_loggers: list[Logger]
+) -> pl.Trainer:
+    """Return Lightning's trainer with our callbacks."""
+    settings = config.trainer
+    max_steps = plan.num_steps if settings.max_steps == -1 else settings.max_steps
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=PRECISION[settings.precision],  # type: ignore[arg-type]
+        max_steps=min(max_steps, plan.num_steps),
+        max_epochs=1,
+        log_every_n_steps=settings.log_every_steps,
+        logger=run_loggers,
+        callbacks=_callbacks(config, folder, plan),
+        plugins=[AtomicCheckpoints()],
+        enable_checkpointing=False,  # LastCheckpoint and KnnMonitor write them
+        enable_progress_bar=settings.progress_bar,
+        enable_model_summary=False,  # the plan says it better
+        default_root_dir=folder.path,
+        use_distributed_sampler=False,
+    )
+
+
+def _callbacks(config: Config, folder: RunFolder, plan: Plan) -> list[Callback]:
+    """Return the callbacks; the alarm comes before what would save a broken state."""
+    settings, every = config.callbacks, config.trainer.log_every_steps
+    callbacks: list[Callback] = [
+        ContinueCurves(),
+        Throughput(every_steps=every, rows_per_step=plan.rows_per_step),
+        Alarm(
+            every_steps=every,
+            window_steps=settings.collapse_window_steps,
+            loss_margin=settings.collapse_loss_margin,
+            min_std=settings.collapse_min_std,
+        ),
+        KnnMonitor(config, folder.best),
+        LastCheckpoint(
+            folder.last,
+            every_steps=settings.checkpoint_every_steps,
+            every_minutes=settings.checkpoint_every_minutes,
+        ),
+    ]
+    if config.trainer.progress_bar:
+        callbacks.append(Bar(refresh_rate=every))
+    return callbacks
+
+
+@contextmanager
+def loggers(config: Config, folder: RunFolder) -> Iterator[list[Logger]]:
+    """Open the run's loggers and close them, whatever happens in between."""
+    chosen: list[Logger] = [MetricsLog(folder.metrics)] if config.logger.csv else []
+    if not config.logger.wandb:
+        yield chosen
+        return
+    # Imported here: it takes a second, and nobody without it should wait.
+    import wandb
+
+    try:
+        yield [*chosen, _wandb_logger(config, folder)]
+    finally:
+        wandb.finish()  # else the jobs of a sweep would share one W&B run
+
+
+def _wandb_logger(config: Config, folder: RunFolder) -> WandbLogger:
+    if not folder.wandb_id.is_file():
+        write_atomically(folder.wandb_id, uuid.uuid4().hex[:8])
+    settings = config.logger
+    logger = WandbLogger(
+        name=folder.path.name,
+        save_dir=folder.path,
+        id=folder.wandb_id.read_text().strip(),
+        project=settings.wandb_project,
+        entity=settings.wandb_entity,
+        group=settings.wandb_group,
+        notes=config.notes or None,
+        mode=settings.wandb_mode,
+        resume="allow" if settings.wandb_mode == "online" else None,
+        settings={"silent": True, "console": "off"},
+    )
+    logger.log_hyperparams(plain(config))
+    return logger
+
+
+def _checkpoint(folder: RunFolder) -> Path:
+    if not folder.last.is_file():
+        raise FileNotFoundError(
+            f"resume={folder.path}: there is no {folder.last.relative_to(folder.path)}; the run "
+            "was stopped before its first checkpoint, so start it anew"
+        )
+    return folder.last
+
+
+def _fresh(folder: RunFolder) -> None:
+    if folder.last.exists() or folder.metrics.exists():
+        raise ValueError(
+            f"run_dir={folder.path}: holds a run already; continue it with resume={folder.path}, "
+            "or choose another folder"
+        )
+
+
+def _write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:
+    """Write what is known before the first step."""
+    folder.save_config(config)
+    write_atomically(folder.plan, describe(config, plan) + "\n")
+    data.partition.save(folder.partition)
+    if not config.callbacks.pictures:
+        return
+    folder.pictures.mkdir(parents=True, exist_ok=True)
+    labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
+    counts = data.partition.class_counts(labels, num_classes)
+    pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
+    _draw_views(config, folder, data)
+
+
+def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
+    """Draw the first images that the run will see, and their views."""
+    maker = data.view_maker(torch.device("cpu"))
+    loader = data.step_loader(maker)
+    images, views = [], []
+    for step, indices in zip(loader, loader.first_indices(), strict=False):
+        images.append(maker.read(indices))
+        views.append(torch.stack([step.view1.flatten(0, 1), step.view2.flatten(0, 1)]))
+        if sum(map(len, images)) >= NUM_VIEWS_SHOWN:
+            break
+    view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]
+    pictures.draw_views(
+        torch.cat(images)[:NUM_VIEWS_SHOWN],
+        view1,
+        view2,
+        mean=list(config.dataset.mean),
+        std=list(config.dataset.std),
+        path=folder.pictures / "views.png",
+    )

@@ -1,0 +1,193 @@
+"""Rules across the fields of the configuration, checked before anything is built or read."""
+
+from collections.abc import Iterator
+
+import torch
+
+from mocosfl.build import build_projector, build_split, keys_per_row, pool_size
+from mocosfl.config import Config, PartitionKind
+from mocosfl.data.sources import SOURCES
+from mocosfl.models.split import BACKBONES
+from mocosfl.models.vgg import STAGE_CONVS
+
+ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("fp32", "bf16", "fp64")
+WANDB_MODES = ("offline", "online")
+
+
+def validate(config: Config) -> None:
+    """Check the whole configuration; no value is changed.
+
+    Raises:
+        ValueError: names every broken rule, one a line: key, value, rule, way out.
+    """
+    problems = [
+        *_ranges(config),
+        *_choices(config),
+        *_clients(config),
+        *_queue(config),
+        *_network(config),
+        *_monitors(config),
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _ranges(config: Config) -> Iterator[str]:
+    """Yield a line for each number outside its bounds."""
+    c, o, m, a = config.clients, config.optimizer, config.moco, config.moco.augmentation
+    at_least = [
+        ("seed", config.seed, 0),
+        ("dataset.image_size", config.dataset.image_size, 8),
+        ("dataset.num_classes", config.dataset.num_classes, 1),
+        ("clients.num_clients", c.num_clients, 1),
+        ("clients.batch_size", c.batch_size, 1),
+        ("clients.syncs_per_round", c.syncs_per_round, 1),
+        ("clients.num_rounds", c.num_rounds, 1),
+        ("moco.queue_length", m.queue_length, 1),
+        ("moco.projector_dim", m.projector_dim, 1),
+        ("optimizer.server_lr", o.server_lr, 0),
+        ("optimizer.client_lr", o.client_lr, 0),
+        ("optimizer.weight_decay", o.weight_decay, 0),
+        ("trainer.log_every_steps", config.trainer.log_every_steps, 1),
+        ("trainer.view_block_images", config.trainer.view_block_images, 1),
+        ("partition.classes_per_client", config.partition.classes_per_client, 1),
+        ("partition.min_images", config.partition.min_images, 1),
+        ("callbacks.checkpoint_every_steps", config.callbacks.checkpoint_every_steps, 1),
+        ("callbacks.knn_every_rounds", config.callbacks.knn_every_rounds, 0),
+        ("callbacks.knn_num_neighbors", config.callbacks.knn_num_neighbors, 1),
+        ("callbacks.collapse_window_steps", config.callbacks.collapse_window_steps, 0),
+    ]
+    for key, value, bound in at_least:
+        if value < bound:
+            yield f"{key}={value}: must be at least {bound}"
+    fractions = [
+        ("moco.momentum", m.momentum),
+        ("optimizer.momentum", o.momentum),
+        ("moco.augmentation.jitter_probability", a.jitter_probability),
+        ("moco.augmentation.grey_probability", a.grey_probability),
+        ("moco.augmentation.blur_probability", a.blur_probability),
+        ("moco.augmentation.flip_probability", a.flip_probability),
+        ("callbacks.knn_held_out_fraction", config.callbacks.knn_held_out_fraction),
+        ("dataset.test_fraction", config.dataset.test_fraction),
+    ]
+    for key, value in fractions:
+        if not 0 <= value <= 1:
+            yield f"{key}={value}: must be from 0 to 1"
+    positive = [
+        ("moco.temperature", m.temperature),
+        ("partition.alpha", config.partition.alpha),
+        ("callbacks.knn_temperature", config.callbacks.knn_temperature),
+        ("callbacks.checkpoint_every_minutes", config.callbacks.checkpoint_every_minutes),
+    ]
+    for key, value in positive:
+        if value <= 0:
+            yield f"{key}={value}: must be above 0"
+    if not 0 < a.crop_scale_min <= a.crop_scale_max <= 1:
+        yield (
+            f"moco.augmentation.crop_scale_min={a.crop_scale_min}, crop_scale_max="
+            f"{a.crop_scale_max}: must be 0 < min <= max <= 1"
+        )
+    if config.trainer.max_steps < 1 and config.trainer.max_steps != -1:
+        yield f"trainer.max_steps={config.trainer.max_steps}: must be at least 1, or -1 for all"
+
+
+def _choices(config: Config) -> Iterator[str]:
+    """Yield a line for each name that is not known, or not built yet."""
+    choices = [
+        ("dataset.source", config.dataset.source, SOURCES),
+        ("backbone.name", config.backbone.name, BACKBONES),
+        ("trainer.accelerator", config.trainer.accelerator, ACCELERATORS),
+        ("trainer.precision", config.trainer.precision, PRECISIONS),
+        ("logger.wandb_mode", config.logger.wandb_mode, WANDB_MODES),
+        ("split.bottleneck_stride", config.split.bottleneck_stride, (1, 2, 4)),
+    ]
+    for key, value, known in choices:
+        if value not in known:
+            yield f"{key}={value}: unknown; choose one of {', '.join(map(str, known))}"
+    if len(config.dataset.mean) != 3 or len(config.dataset.std) != 3:
+        yield "dataset.mean, dataset.std: need three values each, one a channel"
+    elif min(config.dataset.std) <= 0:
+        yield f"dataset.std={list(config.dataset.std)}: must be above 0"
+    if config.trainer.devices != 1:
+        yield f"trainer.devices={config.trainer.devices}: one process so far; set it to 1"
+    if config.taressfl.enabled:
+        yield "taressfl.enabled=true: not built yet; use taressfl=off"
+
+
+def _clients(config: Config) -> Iterator[str]:
+    """Yield a line for each impossible federation."""
+    c, p = config.clients, config.partition
+    if not 0 < c.participation <= 1:
+        yield f"clients.participation={c.participation}: must be above 0 and at most 1"
+    elif pool_size(config) < 1 <= c.num_clients:
+        yield (
+            f"clients.participation={c.participation}: leaves an empty pool of {c.num_clients} "
+            f"clients; use at least {1 / c.num_clients:.3g}"
+        )
+    if p.kind is PartitionKind.shards and p.classes_per_client > config.dataset.num_classes:
+        yield (
+            f"partition.classes_per_client={p.classes_per_client}: the data set has "
+            f"dataset.num_classes={config.dataset.num_classes}; use at most that many"
+        )
+
+
+def _queue(config: Config) -> Iterator[str]:
+    """Yield a line if a step's keys do not fit into the queue."""
+    moco, clients = config.moco, config.clients
+    per_client = clients.batch_size * keys_per_row(config)
+    if moco.feature_sharing:
+        keys = per_client * pool_size(config)
+        if keys > moco.queue_length:
+            yield (
+                f"moco.queue_length={moco.queue_length}: shorter than the {keys} keys of one step; "
+                f"use at least {keys}, or fewer or smaller clients"
+            )
+        return
+    private = moco.queue_length // max(1, clients.num_clients)
+    if per_client > private:
+        yield (
+            f"moco.queue_length={moco.queue_length}: leaves {private} keys to each of "
+            f"{clients.num_clients} private queues, a client brings {per_client} a step; "
+            f"use at least {per_client * clients.num_clients}, or moco.feature_sharing=true"
+        )
+
+
+def _network(config: Config) -> Iterator[str]:
+    """Yield a line if the network cannot be built as asked."""
+    split = config.split
+    if not split.client_residual and config.backbone.name in STAGE_CONVS:
+        yield "split.client_residual=false: a VGG has no residual connections; set it to true"
+    if split.bottleneck_channels is not None and split.bottleneck_channels < 1:
+        yield f"split.bottleneck_channels={split.bottleneck_channels}: at least 1, or null"
+        return
+    if split.bottleneck_kernel < 1 or split.bottleneck_kernel % 2 == 0:
+        yield f"split.bottleneck_kernel={split.bottleneck_kernel}: must be odd and at least 1"
+        return
+    if config.moco.projector_batch_norm and config.moco.projector_hidden is None:
+        yield (
+            "moco.projector_batch_norm=true: a linear projector (moco.projector_hidden=null) has "
+            "no hidden layer to normalise; set it to false"
+        )
+    try:
+        # On the meta device shapes are computed and nothing is allocated.
+        with torch.device("meta"):
+            build_projector(config, build_split(config))
+    except ValueError as error:
+        if not str(error).startswith("backbone.name"):  # reported among the choices
+            yield str(error)
+
+
+def _monitors(config: Config) -> Iterator[str]:
+    """Yield a line for each monitor that cannot work."""
+    c = config.callbacks
+    if c.knn_every_rounds and c.knn_num_images <= c.knn_num_neighbors:
+        yield (
+            f"callbacks.knn_num_neighbors={c.knn_num_neighbors}: must be below "
+            f"callbacks.knn_num_images={c.knn_num_images}"
+        )
+    if c.knn_images.name == "held_out" and not 0 < c.knn_held_out_fraction < 1:
+        yield (
+            f"callbacks.knn_held_out_fraction={c.knn_held_out_fraction}: must be above 0 and "
+            "below 1 with callbacks.knn_images=held_out"
+        )

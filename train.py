@@ -1,0 +1,36 @@
+"""Train an encoder with MocoSFL: `python train.py --help`."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+from mocosfl.config import Config
+from mocosfl.manners import setup_logging, user_errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: Config) -> None:
+    """Train, or go on with `resume=<run folder>`."""
+    setup_logging()
+    with user_errors():
+        # Imported here, so that --help and typing errors do not wait for torch.
+        from mocosfl.run_folder import RunFolder
+        from mocosfl.training import train
+
+        if config.resume is None:
+            train(config, RunFolder(Path(config.run_dir)), resume=False)
+            return
+        others = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+        if others:
+            raise ValueError(
+                f"resume={config.resume}: a resumed run keeps its configuration, so that it ends "
+                f"as if never stopped; leave out {' '.join(others)}, or start a fresh run"
+            )
+        folder = RunFolder(Path(config.resume))
+        train(folder.load_config(), folder, resume=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
