@@ -7,7 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 from mocosfl.config import Config
-from mocosfl.manners import setup_logging, user_errors
+from mocosfl.manners import quote_choices, setup_logging, user_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -33,4 +33,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.argv[1:] = quote_choices(sys.argv[1:])
+    main()

@@ -89,7 +89,7 @@ class LastCheckpoint(Callback):
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A checkpoint with a NaN in it must never replace a good one.
         if all(bool(p.isfinite().all()) for p in pl_module.parameters()):
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
         self._last_time = time.monotonic()
 
 

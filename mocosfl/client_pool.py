@@ -36,7 +36,9 @@ class ClientRows:
         """Write the rows of some clients, values (len(clients), ...)."""
         if self.rows is None:
             assert self.shared is not None
-            self.rows = self.shared.expand(self.num_clients, *self.shared.shape).clone()
+            # In the dtype of the values: a module may be turned to fp64 after it was built.
+            shared = self.shared.to(values.dtype)
+            self.rows = shared.expand(self.num_clients, *shared.shape).clone()
             self.shared = None
         self.rows[clients] = values.detach().to(self.rows)
 
@@ -50,6 +52,11 @@ class ClientRows:
         held = self.shared if self.rows is None else self.rows
         assert held is not None
         return held.nbytes
+
+
+def mean_of_rows(stacked: Tensor) -> Tensor:
+    """Return the mean over the first dimension; where all rows are equal, not a bit changes."""
+    return stacked[0] + (stacked - stacked[0]).mean(0)
 
 
 class Smashed(NamedTuple):
@@ -114,8 +121,8 @@ class ClientPool(nn.Module):
         query = unfold_images(self.online(fold_images(query_view)), self.pool_size)
         if self.training:
             update_ema(self.momentum, self.online, self.tau)
-            self._momentum_changed = True
-            self._online_changed = not self.frozen
+            # The momentum copy of a frozen head stays equal to it.
+            self._online_changed = self._momentum_changed = not self.frozen
         with torch.no_grad():
             key = unfold_images(self.momentum(fold_images(key_view)), self.pool_size)
         return Smashed(query, key)
@@ -140,7 +147,7 @@ class ClientPool(nn.Module):
     @staticmethod
     def _average(folded: nn.Module, bank: dict[str, ClientRows]) -> None:
         for name, stacked in stacked_state(folded).items():
-            mean = stacked.mean(0)
+            mean = mean_of_rows(stacked)
             stacked.copy_(mean.expand_as(stacked))
             bank[name].broadcast(mean)
 
@@ -171,8 +178,8 @@ class ClientPool(nn.Module):
         momentum = stacked_state(self.momentum)
         for name, parameter in self.online.named_parameters():
             if self.stateless:
-                self._online_bank[name].broadcast(parameter.mean(0))
-                self._momentum_bank[name].broadcast(momentum[name].mean(0))
+                self._online_bank[name].broadcast(mean_of_rows(parameter))
+                self._momentum_bank[name].broadcast(mean_of_rows(momentum[name]))
                 continue
             if self._online_changed:
                 self._online_bank[name].scatter(clients, parameter)
@@ -194,54 +201,57 @@ class ClientPool(nn.Module):
     @torch.no_grad()
     def average_head(self) -> nn.Module:
         """Return the synchronised head: the mean over the pool, as an ordinary module."""
-        state = {name: stacked.mean(0) for name, stacked in stacked_state(self.online).items()}
-        load_single(self.head, state)
+        stacks = stacked_state(self.online)
+        load_single(self.head, {name: mean_of_rows(stacked) for name, stacked in stacks.items()})
         return self.head
 
-    def client_state(self, client: int, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
-        """Return one client's `online`, `momentum` and `sgd` tensors, by name, wherever they are."""
-        ids = torch.tensor([client])
-        banks = {"online": self._online_bank, "momentum": self._momentum_bank, "sgd": self._sgd_bank}
-        rows = (self.pool.cpu() == client).nonzero().flatten()
-        if not len(rows):
-            return {
-                kind: {name: row.gather(ids)[0] for name, row in bank.items()}
-                for kind, bank in banks.items()
-            }
-        place = int(rows[0])
-        buffers = {name: self._buffer(optimizer, p) for name, p in self.online.named_parameters()}
-        stacks = {
-            "online": stacked_state(self.online),
-            "momentum": stacked_state(self.momentum),
-            "sgd": {n: self._sgd_bank[n].gather(ids) if b is None else b[place : place + 1]
-                    for n, b in buffers.items()},
-        }
+    @property
+    def _banks(self) -> dict[str, dict[str, ClientRows]]:
         return {
-            kind: {name: t[0 if kind == "sgd" else place] for name, t in stack.items()}
-            for kind, stack in stacks.items()
+            "online": self._online_bank,
+            "momentum": self._momentum_bank,
+            "sgd": self._sgd_bank,
         }
+
+    def client_state(self, client: int, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+        """Return one client's `online`, `momentum` and `sgd` tensors by name, wherever they are."""
+        ids = torch.tensor([client])
+        state = {
+            kind: {name: row.gather(ids)[0] for name, row in bank.items()}
+            for kind, bank in self._banks.items()
+        }
+        for place in (self.pool.cpu() == client).nonzero().flatten().tolist():
+            momentum = stacked_state(self.momentum)
+            for name, parameter in self.online.named_parameters():
+                state["online"][name] = parameter.detach()[place]
+                state["momentum"][name] = momentum[name][place]
+                buffer = self._buffer(optimizer, parameter)
+                if buffer is not None:
+                    state["sgd"][name] = buffer[place]
+        return state
 
     @property
     def bank_bytes(self) -> int:
         """Memory of the bank."""
-        banks = (self._online_bank, self._momentum_bank, self._sgd_bank)
-        return sum(row.num_bytes for bank in banks for row in bank.values())
+        return sum(row.num_bytes for bank in self._banks.values() for row in bank.values())
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the bank for the checkpoint (nn.Module's hook)."""
-        banks = {"online": self._online_bank, "momentum": self._momentum_bank, "sgd": self._sgd_bank}
         return {
             "changed": [self._online_changed, self._momentum_changed],
             "bank": {
                 kind: {name: (row.shared, row.rows) for name, row in bank.items()}
-                for kind, bank in banks.items()
+                for kind, bank in self._banks.items()
             },
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the bank from a checkpoint (nn.Module's hook)."""
         self._online_changed, self._momentum_changed = state["changed"]
-        banks = {"online": self._online_bank, "momentum": self._momentum_bank, "sgd": self._sgd_bank}
-        for kind, bank in banks.items():
+        for kind, bank in self._banks.items():
             for name, row in bank.items():
-                row.shared, row.rows = state["bank"][kind][name]
+                # Copies: rows are written in place, and whoever holds the state keeps his own.
+                row.shared, row.rows = (
+                    None if tensor is None else tensor.cpu().clone()
+                    for tensor in state["bank"][kind][name]
+                )

@@ -4,12 +4,12 @@ Hydra checks types and unknown keys against it; rules across fields are in `vali
 default lives in `conf/`. One line with meaning and unit stands behind each field.
 """
 
-import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -74,7 +74,7 @@ class DatasetConfig:
     """`dataset=`: where the images come from."""
 
     name: str = MISSING  # folder of the cache under data_dir
-    source: str = MISSING  # digits, cifar10, cifar100, svhn, stl10, fashion_mnist, image_folder, arrays
+    source: str = MISSING  # digits, a public set such as cifar10, image_folder or arrays
     image_size: int = MISSING  # side of the square images, pixels
     num_classes: int = MISSING  # labels are 0 .. num_classes - 1
     mean: list[float] = MISSING  # per channel, of images scaled to [0, 1]
@@ -199,7 +199,7 @@ class TrainerConfig:
     accelerator: str = MISSING  # cpu, gpu or auto
     devices: int = MISSING  # processes; 1 so far
     precision: str = MISSING  # fp32, bf16 (autocast) or fp64
-    max_steps: int = MISSING  # stop after so many steps; -1: all rounds. Schedules keep their length
+    max_steps: int = MISSING  # stop after so many steps; -1: all. Schedules keep their length
     log_every_steps: int = MISSING  # between two rows of the training metrics
     view_block_images: int = MISSING  # images augmented at a time, ahead of the steps that use them
     num_threads: int | None = MISSING  # CPU threads; null: PyTorch's choice
@@ -227,12 +227,12 @@ class CallbacksConfig:
     knn_every_rounds: int = MISSING  # rounds between two kNN monitors; 0: never
     knn_images: KnnImages = MISSING  # leave_one_out (all images train) or held_out
     knn_num_images: int = MISSING  # training images in the monitor, at most
-    knn_held_out_fraction: float = MISSING  # held_out: part of the training images kept from training
+    knn_held_out_fraction: float = MISSING  # held_out: part of the training images set aside
     knn_num_neighbors: int = MISSING  # k
     knn_temperature: float = MISSING  # of the neighbours' weights exp(similarity / T)
     knn_features: FeatureKind = MISSING  # backbone or projection
     collapse_window_steps: int = MISSING  # steps in a row before the alarm stops the run; 0: never
-    collapse_loss_margin: float = MISSING  # nats a pass; loss this close to its uniform value is stuck
+    collapse_loss_margin: float = MISSING  # nats a pass; this close to the uniform loss is stuck
     collapse_min_std: float = MISSING  # spread of the embeddings times sqrt(D), below: collapsed
     pictures: bool = MISSING  # partition heat map, views, curves
 
@@ -283,8 +283,14 @@ class ProbeConfig:
     wandb: bool = MISSING  # log to the run's W&B too, where the run has one
 
 
+def _check_num_clients(num_clients: int) -> None:
+    if num_clients < 1:  # said here because the rule is applied before `validate` sees anything
+        raise ValueError(f"clients.num_clients={num_clients}: must be at least 1")
+
+
 def published_batch_size(num_clients: int) -> int:
-    """Return b of the published rule: 100 // N for N up to 50, else 1."""
+    """Return b of the published rule: 100 // N for N up to 50, else 1; N at least 1."""
+    _check_num_clients(num_clients)
     return 100 // num_clients if num_clients <= 50 else 1
 
 
@@ -295,12 +301,15 @@ def published_syncs_per_round(num_clients: int) -> int:
 
 def published_participation(num_clients: int) -> float:
     """Return the fraction of clients in a pool: 1 below 200 clients, else 1 / (N // 100)."""
+    _check_num_clients(num_clients)
     return 1.0 if num_clients < 200 else 1 / (num_clients // 100)
 
 
 def published_rounds(num_clients: int, num_epochs: int) -> int:
     """Return the rounds in which each image is seen `num_epochs` times on average."""
-    return math.ceil(num_epochs / published_participation(num_clients))
+    _check_num_clients(num_clients)
+    # 1 / participation, as an integer: the float would round up where it should not.
+    return num_epochs * (1 if num_clients < 200 else num_clients // 100)
 
 
 def choose_run_dir(resume: str | None, fresh: str) -> str:
@@ -326,7 +335,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="probe_schema", node=ProbeConfig)
-    resolvers = {
+    resolvers: dict[str, Callable[..., Any]] = {
         "published_batch_size": published_batch_size,
         "published_syncs_per_round": published_syncs_per_round,
         "published_participation": published_participation,

@@ -13,7 +13,8 @@ def update_ema(momentum: nn.Module, online: nn.Module, tau: float) -> None:
         online: module of the same parameters, in the same order.
         tau: decay in [0, 1]; 0.99 published.
     """
-    copies, sources = list(momentum.parameters()), list(online.parameters())
+    copies = [parameter.detach() for parameter in momentum.parameters()]
+    sources = [parameter.detach() for parameter in online.parameters()]
     if copies:  # a trunk behind the last cut has none
         # lerp and not two products: where both are equal, not a bit changes.
-        torch._foreach_lerp_(copies, [source.detach() for source in sources], 1.0 - tau)
+        torch._foreach_lerp_(copies, sources, 1.0 - tau)

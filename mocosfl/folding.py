@@ -59,7 +59,8 @@ class FoldedGroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (b, P * C, H, W)."""
-        return F.group_norm(x, self.num_groups, self.weight.flatten(), self.bias.flatten(), self.eps)
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        return F.group_norm(x, self.num_groups, weight, bias, self.eps)
 
 
 FOLDED: dict[type[nn.Module], Callable[..., nn.Module]] = {
@@ -89,9 +90,9 @@ def fold(head: nn.Module, num_clients: int) -> nn.Module:
             f"{type(head).__name__} cannot run on a client: heads are made of convolutions, "
             "GroupNorm, ReLU and pooling (use GroupNorm in place of BatchNorm)"
         )
-    # A shallow copy with its own dictionary of children: the container's code stays, its parts change.
-    folded = copy.copy(head)
-    folded._modules = {}
+    # The container's code stays and its parts change: a deep copy that keeps the children as they
+    # are. A shallow one would share the dictionaries of hooks with the head.
+    folded = copy.deepcopy(head, {id(child): child for child in head.children()})
     for name, child in head._modules.items():
         folded._modules[name] = None if child is None else fold(child, num_clients)
     return folded
@@ -104,7 +105,8 @@ def fold_images(images: Tensor) -> Tensor:
 
 def unfold_images(folded: Tensor, num_clients: int) -> Tensor:
     """Bring (b, P * c, h, w) into pool order, (P * b, c, h, w)."""
-    return folded.unflatten(1, (num_clients, -1)).transpose(0, 1).flatten(0, 1)
+    parts = folded.reshape(len(folded), num_clients, -1, *folded.shape[2:])  # (b, P, c, h, w)
+    return parts.transpose(0, 1).flatten(0, 1)
 
 
 def stacked_state(folded: nn.Module) -> dict[str, Tensor]:

@@ -33,9 +33,9 @@ def contrastive_loss(
     """
     # Cosines are computed in fp32 whatever the autocast, as in PyTorch's own cross-entropy.
     with torch.autocast(query.device.type, enabled=False):
-        query, key, negatives = query, key.to(query.dtype), negatives.to(query.dtype)
+        key, negatives = key.to(query.dtype), negatives.to(query.dtype)
         positive = (query * key).sum(1, keepdim=True)  # (B, 1)
-        parts = query.unflatten(0, (negatives.shape[0], -1))  # (Q, B / Q, D)
+        parts = query.reshape(negatives.shape[0], -1, query.shape[1])  # (Q, B / Q, D)
         negative = torch.bmm(parts, negatives.transpose(1, 2)).flatten(0, 1)  # (B, L)
         logits = torch.cat([positive, negative], 1) / temperature  # (B, 1 + L)
         target = torch.zeros(len(logits), dtype=torch.long, device=logits.device)

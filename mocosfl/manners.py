@@ -1,12 +1,28 @@
 """How the commands speak to the user."""
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
+
+
+def quote_choices(arguments: list[str]) -> list[str]:
+    """Put quotes around the numbers in `clients=5,100`, so that Hydra takes them as names.
+
+    Hydra reads a bare number as an integer and accepts only strings as a group's choice.
+
+    Args:
+        arguments: of the command line.
+    """
+    bare_number = re.compile(r"(?<![\w'\".])\d+(?![\w'\".])")
+    return [
+        bare_number.sub(r"'\g<0>'", argument) if argument.startswith("clients=") else argument
+        for argument in arguments
+    ]
 
 
 def setup_logging() -> None:
@@ -34,5 +50,5 @@ def user_errors() -> Iterator[None]:
         yield
     except (ValueError, FileNotFoundError, PermissionError, TrainingStopped) as error:
         log.debug("stopped", exc_info=True)
-        print(f"\nmocosfl: {error}", file=sys.stderr)
+        sys.stderr.write(f"\nmocosfl: {error}\n")
         sys.exit(1)

@@ -41,7 +41,8 @@ def draw_partition(class_counts: np.ndarray, classes: Sequence[str], path: Path)
     shown = np.unique(np.linspace(0, num_clients - 1, _MAX_CLIENTS_SHOWN).round().astype(int))
     height = 3.6 + min(max(0.24 * num_classes, 1.8), 6.0)
     figure = _figure(11.0, height)
-    heat, histograms = figure.subfigures(2, 1, height_ratios=[height - 2.6, 2.6])
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[height - 2.6, 2.6])
+    heat, histograms = parts[:, 0]
     axes = heat.subplots()
     held = np.ma.masked_equal(class_counts[shown].T, 0)  # none at all stays white
     image = axes.imshow(held, aspect="auto", cmap="YlGnBu", vmin=0, interpolation="nearest")
@@ -96,9 +97,7 @@ def draw_views(
     figure.savefig(path)
 
 
-def draw_curves(
-    metrics: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path
-) -> None:
+def draw_curves(metrics: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
     """Draw each logged quantity over the training steps, a panel each.
 
     Args:
@@ -186,7 +185,7 @@ def _histogram(axes: Axes, values: np.ndarray, label: str) -> None:
     low, high = int(values.min()), int(values.max())
     width = max(1, -(-(high - low + 1) // 30))
     edges = np.arange(low, high + width + 1, width) - 0.5
-    axes.hist(values, bins=edges, color=_PROBE_COLOURS[0], rwidth=0.9)
+    axes.hist(values, bins=edges.tolist(), color=_PROBE_COLOURS[0], rwidth=0.9)
     margin = max(0.1, 3.5 - (high - low) / 2)  # one bar alone shouldn't fill the panel
     axes.set(xlabel=label, ylabel="clients")
     axes.set_xlim(max(edges[0] - margin, -0.6), edges[-1] + margin)
@@ -234,7 +233,9 @@ def _class_bars(accuracies: Mapping[str, np.ndarray], classes: Sequence[str]) ->
     width = 0.8 / len(accuracies)
     for index, (name, values) in enumerate(accuracies.items()):
         places = np.arange(len(classes)) + (index - (len(accuracies) - 1) / 2) * width
-        bars = axes.bar(places, values, 0.92 * width, color=_colour(index), label=_legend(name, values))
+        bars = axes.bar(
+            places, values, 0.92 * width, color=_colour(index), label=_legend(name, values)
+        )
         if len(accuracies) <= 3 and len(classes) <= 12:
             texts = ["" if np.isnan(value) else f"{100 * value:.0f}" for value in values]
             axes.bar_label(bars, texts, size=7, padding=1)
@@ -269,7 +270,9 @@ def _class_curves(accuracies: Mapping[str, np.ndarray]) -> Figure:
     axes = figure.subplots()
     for index, (name, values) in enumerate(accuracies.items()):
         known = np.sort(values[~np.isnan(values)])[::-1]
-        axes.plot(range(1, len(known) + 1), known, color=_colour(index), label=_legend(name, values))
+        axes.plot(
+            range(1, len(known) + 1), known, color=_colour(index), label=_legend(name, values)
+        )
     axes.set(xlabel="rank of the class, best first", ylabel="accuracy, %")
     _percent_axis(axes, "y")
     return figure

@@ -13,7 +13,7 @@ from mocosfl.build import build_projector, build_split, keys_per_row, pool_size
 from mocosfl.config import ClientState, Config, Symmetric
 from mocosfl.data.round_plan import steps_per_round, sync_steps
 
-FP32_BYTES = 4
+PARAMETER_BYTES = {"fp32": 4, "bf16": 4, "fp64": 8}  # bf16 is autocast: weights stay fp32
 ACTIVATION_BYTES = {"fp32": 4, "bf16": 2, "fp64": 8}
 
 
@@ -83,7 +83,7 @@ def _traffic(
     latent = images * int(np.prod(smashed)) * ACTIVATION_BYTES[config.trainer.precision]
     frozen = config.optimizer.client_lr == 0
     copies = 2 if config.method.align_momentum else 1
-    weights = 0 if frozen else syncs * copies * head * FP32_BYTES
+    weights = 0 if frozen else syncs * copies * head * PARAMETER_BYTES[config.trainer.precision]
     return 2 * latent + weights, (0 if frozen else latent) + weights
 
 
@@ -92,10 +92,11 @@ def _bank_bytes(config: Config, head: int) -> int:
     everyone = pool_size(config) < clients.num_clients
     own = everyone and clients.client_state is ClientState.bank
     rows = clients.num_clients if own else 1
-    momentum = 1 if config.method.align_momentum else rows
-    sgd = 1 if config.optimizer.client_lr == 0 else rows
+    trained = config.optimizer.client_lr > 0
+    momentum = rows if trained and not config.method.align_momentum else 1
+    sgd = rows if trained and config.optimizer.momentum > 0 else 1
     # The online head is one for all: a sync ends each round.
-    return (1 + momentum + sgd) * head * FP32_BYTES
+    return (1 + momentum + sgd) * head * PARAMETER_BYTES[config.trainer.precision]
 
 
 def describe(config: Config, plan: Plan) -> str:
@@ -112,7 +113,8 @@ def describe(config: Config, plan: Plan) -> str:
         ("method", f"{config.method.name} on {config.dataset.name}, seed {config.seed}"),
         ("network", f"{config.backbone.name}, width {config.backbone.width}, {cut}"),
         ("partition", _describe_partition(config)),
-        ("clients", f"{c.num_clients:,}, pool of {plan.pool_size:,} a round ({c.client_state.name})"),
+        ("clients", f"{c.num_clients:,}, pool of {plan.pool_size:,} a round "
+                    f"({c.client_state.name})"),
         ("images a client", f"{least[0]:,} to {least[2]:,}, mean {least[1]:,.1f}"),
         ("batch", f"{c.batch_size} a client, {plan.rows_per_step:,} rows a step on the server"),
         ("queue", f"{config.moco.queue_length:,} keys, {plan.keys_per_step:,} new a step"),

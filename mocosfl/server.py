@@ -75,7 +75,7 @@ class Server(nn.Module):
                 z, y, negatives=negatives, temperature=self.temperature
             )
             losses.append(result.loss)
-            keys.append(y.unflatten(0, (len(queues), -1)))  # (Q, B / Q, D)
+            keys.append(y.reshape(len(queues), -1, y.shape[1]))  # (Q, B / Q, D)
         # y(query) before y(key): the order of the published two-sided loss.
         self.queue.enqueue(queues, torch.cat(keys[::-1], 1))
         std = z.detach().std(0).mean() * z.shape[1] ** 0.5

@@ -1,19 +1,15 @@
 """A run from its configuration to its last checkpoint."""
 
 import logging
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from mocosfl import pictures
-from mocosfl.build import build_module, plain
+from mocosfl.build import build_module
 from mocosfl.callbacks import (
     Alarm,
     AtomicCheckpoints,
@@ -23,9 +19,11 @@ from mocosfl.callbacks import (
     LastCheckpoint,
     Throughput,
 )
+from mocosfl.checkpoint import check_same_run
 from mocosfl.config import Config
 from mocosfl.data.datamodule import FederatedData
-from mocosfl.metrics_log import MetricsLog, read_curves
+from mocosfl.loggers import open_loggers
+from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.plan import Plan, describe, make_plan
 from mocosfl.run_folder import RunFolder, write_atomically
@@ -57,14 +55,16 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     validate(config)
     if config.trainer.num_threads is not None:
         torch.set_num_threads(config.trainer.num_threads)
-    checkpoint = _checkpoint(folder) if resume else _fresh(folder)
+    checkpoint = _checkpoint(folder, config) if resume else None
+    if not resume:
+        _check_fresh(folder)
     data = FederatedData(config)
     plan = make_plan(config, data.partition.counts)
     log.info("the plan\n%s", describe(config, plan))
     if not resume:
         _write_start(config, folder, data, plan)
     module = build_module(config, plan.steps_per_round)
-    with loggers(config, folder) as run_loggers:
+    with open_loggers(config, folder) as run_loggers:
         trainer = make_trainer(config, folder, plan, run_loggers)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     curves = read_curves(folder.metrics)
@@ -123,52 +123,17 @@ def _callbacks(config: Config, folder: RunFolder, plan: Plan) -> list[Callback]:
     return callbacks
 
 
-@contextmanager
-def loggers(config: Config, folder: RunFolder) -> Iterator[list[Logger]]:
-    """Open the run's loggers and close them, whatever happens in between."""
-    chosen: list[Logger] = [MetricsLog(folder.metrics)] if config.logger.csv else []
-    if not config.logger.wandb:
-        yield chosen
-        return
-    # Imported here: it takes a second, and nobody without it should wait.
-    import wandb
-
-    try:
-        yield [*chosen, _wandb_logger(config, folder)]
-    finally:
-        wandb.finish()  # else the jobs of a sweep would share one W&B run
-
-
-def _wandb_logger(config: Config, folder: RunFolder) -> WandbLogger:
-    if not folder.wandb_id.is_file():
-        write_atomically(folder.wandb_id, uuid.uuid4().hex[:8])
-    settings = config.logger
-    logger = WandbLogger(
-        name=folder.path.name,
-        save_dir=folder.path,
-        id=folder.wandb_id.read_text().strip(),
-        project=settings.wandb_project,
-        entity=settings.wandb_entity,
-        group=settings.wandb_group,
-        notes=config.notes or None,
-        mode=settings.wandb_mode,
-        resume="allow" if settings.wandb_mode == "online" else None,
-        settings={"silent": True, "console": "off"},
-    )
-    logger.log_hyperparams(plain(config))
-    return logger
-
-
-def _checkpoint(folder: RunFolder) -> Path:
+def _checkpoint(folder: RunFolder, config: Config) -> Path:
     if not folder.last.is_file():
         raise FileNotFoundError(
             f"resume={folder.path}: there is no {folder.last.relative_to(folder.path)}; the run "
             "was stopped before its first checkpoint, so start it anew"
         )
+    check_same_run(folder.last, config)
     return folder.last
 
 
-def _fresh(folder: RunFolder) -> None:
+def _check_fresh(folder: RunFolder) -> None:
     if folder.last.exists() or folder.metrics.exists():
         raise ValueError(
             f"run_dir={folder.path}: holds a run already; continue it with resume={folder.path}, "

@@ -1,11 +1,14 @@
 """Rules across the fields of the configuration, checked before anything is built or read."""
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from mocosfl.build import build_projector, build_split, keys_per_row, pool_size
-from mocosfl.config import Config, PartitionKind
+from mocosfl.config import ClientSchedule, Config, PartitionKind, Schedule
 from mocosfl.data.sources import SOURCES
 from mocosfl.models.split import BACKBONES
 from mocosfl.models.vgg import STAGE_CONVS
@@ -13,6 +16,10 @@ from mocosfl.models.vgg import STAGE_CONVS
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("fp32", "bf16", "fp64")
 WANDB_MODES = ("offline", "online")
+SOURCES_WITH_PATH = ("image_folder", "arrays")
+SOURCES_WITHOUT_TEST = ("digits", "image_folder")
+BOTTLENECK_STRIDES = (1, 2, 4)
+MIN_IMAGE_SIZE = 8  # pixels
 
 
 def validate(config: Config) -> None:
@@ -21,9 +28,12 @@ def validate(config: Config) -> None:
     Raises:
         ValueError: names every broken rule, one a line: key, value, rule, way out.
     """
-    problems = [
+    problems = list(_missing(config)) or [
         *_ranges(config),
+        *_augmentation(config),
         *_choices(config),
+        *_schedules(config),
+        *_dataset(config),
         *_clients(config),
         *_queue(config),
         *_network(config),
@@ -33,12 +43,28 @@ def validate(config: Config) -> None:
         raise ValueError("\n".join(problems))
 
 
+def _missing(config: Config) -> Iterator[str]:
+    """Yield a line for each value that has no default and was not given."""
+    values = OmegaConf.to_container(OmegaConf.structured(config), resolve=False)
+    assert isinstance(values, dict)
+    for key in _missing_keys(values, ""):
+        yield f"{key}=???: has no default; set it, as in {key}=<value>"
+
+
+def _missing_keys(values: dict[Any, Any], prefix: str) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _missing_keys(value, f"{prefix}{name}.")
+        elif value == "???":
+            yield f"{prefix}{name}"
+
+
 def _ranges(config: Config) -> Iterator[str]:
     """Yield a line for each number outside its bounds."""
-    c, o, m, a = config.clients, config.optimizer, config.moco, config.moco.augmentation
+    c, o, m = config.clients, config.optimizer, config.moco
     at_least = [
         ("seed", config.seed, 0),
-        ("dataset.image_size", config.dataset.image_size, 8),
+        ("dataset.image_size", config.dataset.image_size, MIN_IMAGE_SIZE),
         ("dataset.num_classes", config.dataset.num_classes, 1),
         ("clients.num_clients", c.num_clients, 1),
         ("clients.batch_size", c.batch_size, 1),
@@ -49,27 +75,31 @@ def _ranges(config: Config) -> Iterator[str]:
         ("optimizer.server_lr", o.server_lr, 0),
         ("optimizer.client_lr", o.client_lr, 0),
         ("optimizer.weight_decay", o.weight_decay, 0),
+        ("optimizer.step_decay_server", o.step_decay_server, 0),
+        ("optimizer.step_decay_client", o.step_decay_client, 0),
         ("trainer.log_every_steps", config.trainer.log_every_steps, 1),
         ("trainer.view_block_images", config.trainer.view_block_images, 1),
         ("partition.classes_per_client", config.partition.classes_per_client, 1),
         ("partition.min_images", config.partition.min_images, 1),
         ("callbacks.checkpoint_every_steps", config.callbacks.checkpoint_every_steps, 1),
         ("callbacks.knn_every_rounds", config.callbacks.knn_every_rounds, 0),
+        ("callbacks.knn_num_images", config.callbacks.knn_num_images, 1),
         ("callbacks.knn_num_neighbors", config.callbacks.knn_num_neighbors, 1),
         ("callbacks.collapse_window_steps", config.callbacks.collapse_window_steps, 0),
+        ("callbacks.collapse_loss_margin", config.callbacks.collapse_loss_margin, 0),
+        ("callbacks.collapse_min_std", config.callbacks.collapse_min_std, 0),
     ]
+    if m.projector_hidden is not None:
+        at_least.append(("moco.projector_hidden", m.projector_hidden, 1))
+    if config.trainer.num_threads is not None:
+        at_least.append(("trainer.num_threads", config.trainer.num_threads, 1))
     for key, value, bound in at_least:
-        if value < bound:
+        if not value >= bound:  # so that NaN fails too
             yield f"{key}={value}: must be at least {bound}"
     fractions = [
         ("moco.momentum", m.momentum),
         ("optimizer.momentum", o.momentum),
-        ("moco.augmentation.jitter_probability", a.jitter_probability),
-        ("moco.augmentation.grey_probability", a.grey_probability),
-        ("moco.augmentation.blur_probability", a.blur_probability),
-        ("moco.augmentation.flip_probability", a.flip_probability),
         ("callbacks.knn_held_out_fraction", config.callbacks.knn_held_out_fraction),
-        ("dataset.test_fraction", config.dataset.test_fraction),
     ]
     for key, value in fractions:
         if not 0 <= value <= 1:
@@ -81,15 +111,36 @@ def _ranges(config: Config) -> Iterator[str]:
         ("callbacks.checkpoint_every_minutes", config.callbacks.checkpoint_every_minutes),
     ]
     for key, value in positive:
-        if value <= 0:
+        if not value > 0:
             yield f"{key}={value}: must be above 0"
-    if not 0 < a.crop_scale_min <= a.crop_scale_max <= 1:
-        yield (
-            f"moco.augmentation.crop_scale_min={a.crop_scale_min}, crop_scale_max="
-            f"{a.crop_scale_max}: must be 0 < min <= max <= 1"
-        )
     if config.trainer.max_steps < 1 and config.trainer.max_steps != -1:
         yield f"trainer.max_steps={config.trainer.max_steps}: must be at least 1, or -1 for all"
+
+
+def _augmentation(config: Config) -> Iterator[str]:
+    """Yield a line for each distribution of the views that cannot be drawn from."""
+    a, group = config.moco.augmentation, "moco.augmentation"
+    for name in ("jitter", "grey", "blur", "flip"):
+        probability = getattr(a, f"{name}_probability")
+        if not 0 <= probability <= 1:
+            yield f"{group}.{name}_probability={probability}: must be from 0 to 1"
+    for name in ("brightness", "contrast", "saturation"):
+        strength = getattr(a, name)
+        if not strength >= 0:
+            yield f"{group}.{name}={strength}: must be at least 0"
+    if not 0 <= a.hue <= 0.5:
+        yield f"{group}.hue={a.hue}: must be from 0 to 0.5, half a turn"
+    ranges = [
+        ("crop_scale", a.crop_scale_min, a.crop_scale_max, 1),
+        ("crop_ratio", a.crop_ratio_min, a.crop_ratio_max, math.inf),
+        ("blur_sigma", a.blur_sigma_min, a.blur_sigma_max, math.inf),
+    ]
+    for name, low, high, bound in ranges:
+        if not 0 < low <= high <= bound:
+            yield (
+                f"{group}.{name}_min={low}, {group}.{name}_max={high}: must be 0 < min <= max"
+                + ("" if bound == math.inf else f" <= {bound}")
+            )
 
 
 def _choices(config: Config) -> Iterator[str]:
@@ -100,19 +151,45 @@ def _choices(config: Config) -> Iterator[str]:
         ("trainer.accelerator", config.trainer.accelerator, ACCELERATORS),
         ("trainer.precision", config.trainer.precision, PRECISIONS),
         ("logger.wandb_mode", config.logger.wandb_mode, WANDB_MODES),
-        ("split.bottleneck_stride", config.split.bottleneck_stride, (1, 2, 4)),
+        ("split.bottleneck_stride", config.split.bottleneck_stride, BOTTLENECK_STRIDES),
     ]
     for key, value, known in choices:
         if value not in known:
             yield f"{key}={value}: unknown; choose one of {', '.join(map(str, known))}"
-    if len(config.dataset.mean) != 3 or len(config.dataset.std) != 3:
-        yield "dataset.mean, dataset.std: need three values each, one a channel"
-    elif min(config.dataset.std) <= 0:
-        yield f"dataset.std={list(config.dataset.std)}: must be above 0"
     if config.trainer.devices != 1:
         yield f"trainer.devices={config.trainer.devices}: one process so far; set it to 1"
     if config.taressfl.enabled:
         yield "taressfl.enabled=true: not built yet; use taressfl=off"
+
+
+def _dataset(config: Config) -> Iterator[str]:
+    """Yield a line for each setting that does not fit the images' source."""
+    d = config.dataset
+    for key, values in (("mean", d.mean), ("std", d.std)):
+        if len(values) != 3:
+            yield f"dataset.{key}={list(values)}: needs three values, one a channel"
+    if min(d.std, default=1) <= 0:
+        yield f"dataset.std={list(d.std)}: must be above 0"
+    known = d.source in SOURCES
+    if known and d.path is not None and d.source not in SOURCES_WITH_PATH:
+        yield f"dataset.path={d.path}: dataset.source={d.source} does not read it; leave it null"
+    if not 0 <= d.test_fraction < 1:
+        yield f"dataset.test_fraction={d.test_fraction}: must be from 0 to below 1"
+    elif known and d.test_fraction > 0 and d.source not in SOURCES_WITHOUT_TEST:
+        yield (
+            f"dataset.test_fraction={d.test_fraction}: dataset.source={d.source} brings its own "
+            "test images; set it to 0"
+        )
+
+
+def _schedules(config: Config) -> Iterator[str]:
+    """Yield a line if the published client schedule is asked for beside another course."""
+    o = config.optimizer
+    if o.client_schedule is ClientSchedule.published and o.schedule is not Schedule.cosine:
+        yield (
+            f"optimizer.client_schedule=published: is a cosine, and optimizer.schedule="
+            f"{o.schedule.name}; set optimizer.schedule=cosine or optimizer.client_schedule=rounds"
+        )
 
 
 def _clients(config: Config) -> Iterator[str]:
@@ -161,14 +238,26 @@ def _network(config: Config) -> Iterator[str]:
     if split.bottleneck_channels is not None and split.bottleneck_channels < 1:
         yield f"split.bottleneck_channels={split.bottleneck_channels}: at least 1, or null"
         return
+    if split.bottleneck_channels is None and split.bottleneck_stride != 1:
+        yield (
+            f"split.bottleneck_stride={split.bottleneck_stride}: there is no bottleneck; set "
+            "split.bottleneck_channels too, or leave the stride at 1"
+        )
     if split.bottleneck_kernel < 1 or split.bottleneck_kernel % 2 == 0:
         yield f"split.bottleneck_kernel={split.bottleneck_kernel}: must be odd and at least 1"
         return
+    if split.bottleneck_stride not in BOTTLENECK_STRIDES:
+        return  # reported among the choices
     if config.moco.projector_batch_norm and config.moco.projector_hidden is None:
         yield (
             "moco.projector_batch_norm=true: a linear projector (moco.projector_hidden=null) has "
             "no hidden layer to normalise; set it to false"
         )
+    hidden = config.moco.projector_hidden
+    if config.dataset.image_size < MIN_IMAGE_SIZE or config.moco.projector_dim < 1:
+        return  # reported among the ranges, and cannot be built
+    if hidden is not None and hidden < 1:
+        return
     try:
         # On the meta device shapes are computed and nothing is allocated.
         with torch.device("meta"):

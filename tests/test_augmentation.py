@@ -49,15 +49,11 @@ def _draw(
     num_images: int, *, settings: ViewSettings = SETTINGS, seed: int = 0, size: int = 32
 ) -> ViewParameters:
     generator = torch.Generator().manual_seed(seed)
-    return augmentation.draw_views(
-        settings, generator, num_images=num_images, source_size=size
-    )
+    return augmentation.draw_views(settings, generator, num_images=num_images, source_size=size)
 
 
 def _make(images: Tensor, parameters: ViewParameters, *, output_size: int = 32) -> Tensor:
-    return augmentation.make_views(
-        images, parameters, output_size=output_size, mean=MEAN, std=STD
-    )
+    return augmentation.make_views(images, parameters, output_size=output_size, mean=MEAN, std=STD)
 
 
 def _torchvision_view(image: Tensor, parameters: ViewParameters, *, output_size: int) -> Tensor:

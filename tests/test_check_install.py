@@ -123,10 +123,12 @@ def test_missing_package_is_named_with_the_way_out(
 def test_other_sources_names_the_settings_without_their_addresses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    listing = (
-        ":env:.find-links='/wheels'\nglobal.cert='a.crt'\n"
-        "user.extra-index-url='https://name:secret@example.invalid'\n"
-    )
+    values = {
+        ":env:.find-links": "/wheels",
+        "global.cert": "a.crt",
+        "user.extra-index-url": "https://name:secret@example.invalid",
+    }
+    listing = "".join(f"{name}={value!r}\n" for name, value in values.items())
     answer = subprocess.CompletedProcess([], 0, stdout=listing)
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: answer)
     assert check_install.other_sources() == [":env:.find-links", "user.extra-index-url"]

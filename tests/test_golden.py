@@ -156,7 +156,16 @@ def replay(trace: Trace, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("path", trace_files(), ids=lambda path: path.stem)
+# Full-width networks in float64, half a minute of one core each; these two are the lightest.
+QUICK = ("vgg11_cut2", "resnet18_private_queues")
+TRACES = [
+    pytest.param(path, marks=[] if path.stem in QUICK else pytest.mark.slow, id=path.stem)
+    for path in trace_files()
+]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", TRACES)
 def test_training_reproduces_the_published_trace(path: Path, tmp_path: Path) -> None:
     trace = load_trace(path)
     assert mismatches(trace["expected"], replay(trace, tmp_path)) == []

@@ -36,9 +36,7 @@ def test_colour_factors_match_torchvision_image_by_image(name: str) -> None:
     factors = torch.tensor([0.0, 0.6, 0.9, 1.0, 1.25, 1.4])
     result = getattr(image_operations, f"adjust_{name}")(planes, factors)
     reference = getattr(torchvision_functional, f"adjust_{name}")
-    torch.testing.assert_close(
-        result, _one_by_one(planes, reference, factors), atol=1e-6, rtol=0.0
-    )
+    torch.testing.assert_close(result, _one_by_one(planes, reference, factors), atol=1e-6, rtol=0.0)
 
 
 @pytest.mark.parametrize("turns", [[-0.5, -0.1, -0.03, 0.0, 0.07, 0.1], [0.5, 0.4, 0.3] * 2])

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
-
 from golden_traces import (
     Trace,
     build_models,
@@ -25,8 +23,10 @@ from golden_traces import (
     trace_files,
     views,
 )
-from mocosfl.models.split import Bottleneck
 from reference import ReferenceFederation
+from torch import nn
+
+from mocosfl.models.split import Bottleneck
 
 CHEAPEST = ("resnet18_private_queues", "vgg11_cut2")
 

@@ -49,7 +49,7 @@ _COLUMNS = {  # what each uniform number of an image's row is for
     "flip": 1,
 }
 NUM_UNIFORMS = sum(_COLUMNS.values())
-_CPU_BLOCK_ELEMENTS = 2**20  # floats of a block: 4 MB stay in a cache (measured: 2**16 is 3x slower)
+_CPU_BLOCK_ELEMENTS = 2**20  # floats: 4 MB stay in the cache; measured, 2**16 is 3x slower
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def parameters_from_uniforms(
     settings: ViewSettings, uniforms: Tensor, *, source_size: int
 ) -> ViewParameters:
     """Turn uniform numbers, (R, NUM_UNIFORMS) float64 in [0, 1), into the parameters of R views."""
-    groups = uniforms.split(list(_COLUMNS.values()), dim=1)
+    groups = torch.split_with_sizes(uniforms, list(_COLUMNS.values()), dim=1)
     draw = dict(zip(_COLUMNS, groups, strict=True))
     corners, sizes = _crops(settings, draw, source_size)
     low, high = _factor_bounds(settings)

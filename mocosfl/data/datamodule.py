@@ -54,7 +54,14 @@ class FederatedData(pl.LightningDataModule):
         if self.config.callbacks.knn_images is not KnnImages.held_out:
             return np.arange(num_images), np.arange(0)
         order = numpy_generator(self.config.seed, "held_out").permutation(num_images)
-        num_held_out = int(self.config.callbacks.knn_held_out_fraction * num_images)
+        fraction = self.config.callbacks.knn_held_out_fraction
+        num_held_out = int(fraction * num_images)
+        if num_held_out == 0:
+            raise ValueError(
+                f"callbacks.knn_held_out_fraction={fraction}: holds out none of {num_images} "
+                "training images; raise it, or use "
+                "callbacks.knn_images=leave_one_out"
+            )
         return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])
 
     def _monitor(self, training: _Ints, held_out: _Ints) -> MonitorImages:

@@ -43,7 +43,8 @@ def resize_matrices(start: Tensor, length: Tensor, *, source_size: int, output_s
     inside = (pixels >= start[:, None]) & (pixels < (start + length)[:, None])  # (R, I)
     weights = distance.div_(-scale.clamp(min=1.0)[:, :, None]).add_(1.0).clamp_(min=0.0)
     weights.mul_(inside[:, None, :])
-    return weights.div_(weights.sum(dim=2, keepdim=True))
+    matrices: Tensor = weights.div_(weights.sum(dim=2, keepdim=True))
+    return matrices
 
 
 def resize(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
@@ -64,13 +65,15 @@ def resize(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
     planes = sources.new_empty(3, num_rows, output_size, output_size)
     for source, plane in zip(sources, planes, strict=True):
         torch.bmm(down, torch.bmm(source, horizontal), out=plane)
-    return planes.clamp_(max=1.0)  # rounding can leave 1 + 1e-7
+    planes.clamp_(max=1.0)  # rounding can leave 1 + 1e-7
+    return planes
 
 
 def _luma(planes: Tensor) -> Tensor:
     """Brightness of each pixel, (R, H, W)."""
-    red, green, blue = (plane * weight for plane, weight in zip(planes, _LUMA, strict=True))
-    return red.add_(green).add_(blue)
+    red, green, blue = planes
+    luma: Tensor = (red * _LUMA[0]).add_(green * _LUMA[1]).add_(blue * _LUMA[2])
+    return luma
 
 
 def _blend(planes: Tensor, other: Tensor, factor: Tensor) -> Tensor:

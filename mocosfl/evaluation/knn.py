@@ -90,7 +90,7 @@ def leave_one_out_top1(
     temperature: float,
     num_classes: int,
 ) -> float:
-    """kNN accuracy where every image is asked of all the others, so that none is set aside.
+    """Accuracy of kNN where every image is asked of all the others, so that none is set aside.
 
     Args:
         features: (N, D), N at least 2.

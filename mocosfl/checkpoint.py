@@ -1,0 +1,146 @@
+"""Reading what a run has left: its configuration and its encoder."""
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from mocosfl.build import build_federation, build_split
+from mocosfl.config import Config
+from mocosfl.run_folder import RunFolder
+
+HEADS = "federation.clients.online."
+TRUNK = "federation.server.trunk."
+# Where a run writes and how it shows itself; everything else shapes its result.
+FREE_KEYS = ("run_dir", "output_dir", "data_dir", "resume", "notes", "logger")
+
+
+class Encoder(NamedTuple):
+    """A frozen encoder and what it was trained with."""
+
+    network: nn.Module  # synchronised head and trunk: (B, 3, H, W) -> features (B, F)
+    config: Config
+    step: int  # training steps behind it
+    source: str  # where it comes from, for tables
+
+
+def find_checkpoint(path: Path, which: str) -> Path:
+    """Return the checkpoint file that a user means.
+
+    Args:
+        path: a checkpoint file or a run folder.
+        which: `last` or `best`, for a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: `which` is something else.
+    """
+    if path.is_file():
+        return path
+    if which not in ("last", "best"):
+        raise ValueError(f"which={which}: choose last or best")
+    folder = RunFolder(path)
+    file = folder.last if which == "last" else folder.best
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"checkpoint={path}: no {file.relative_to(path)} there; name a .ckpt file or the "
+            "folder of a run that has written a checkpoint"
+        )
+    return file
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, tensors left on disk until they are used.
+
+    Raises:
+        ValueError: the file is not one of ours, or is damaged.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise ValueError(
+            f"checkpoint={path}: not a readable checkpoint ({type(error).__name__}); if it was "
+            "cut off in a copy, copy it again"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"checkpoint={path}: not written by mocosfl; name a .ckpt file of a run")
+    return checkpoint
+
+
+def config_of(checkpoint: dict[str, Any]) -> Config:
+    """Return the configuration that a checkpoint was trained with."""
+    return cast(Config, OmegaConf.merge(OmegaConf.structured(Config), checkpoint["config"]))
+
+
+def load_encoder(path: Path) -> Encoder:
+    """Return the encoder in a checkpoint: the synchronised head, then the trunk.
+
+    Raises:
+        ValueError: the file is not one of ours, or holds another network than it says.
+    """
+    checkpoint = read_checkpoint(path)
+    config, state = config_of(checkpoint), checkpoint["state_dict"]
+    split = build_split(config)
+    heads = {k.removeprefix(HEADS): v.mean(0) for k, v in state.items() if k.startswith(HEADS)}
+    trunk = {k.removeprefix(TRUNK): v for k, v in state.items() if k.startswith(TRUNK)}
+    try:
+        split.head.load_state_dict(heads)
+        split.trunk.load_state_dict(trunk)
+    except RuntimeError as error:
+        raise ValueError(
+            f"checkpoint={path}: its weights do not fit the configuration in it ({error})"
+        ) from error
+    network = nn.Sequential(split.head, split.trunk).float().requires_grad_(False).eval()
+    return Encoder(network, config, checkpoint["global_step"], str(path))
+
+
+def fresh_encoder(config: Config) -> Encoder:
+    """Return the encoder that a run with this configuration starts from."""
+    network = build_federation(config).encoder().requires_grad_(False).eval()
+    return Encoder(network, config, 0, "untrained")
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return the SHA-256 of all weights and buffers, to show that none has changed."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_same_run(checkpoint: Path, config: Config) -> None:
+    """Compare the configuration in a checkpoint with the one to go on with.
+
+    Raises:
+        ValueError: names each key that differs.
+    """
+    theirs = OmegaConf.to_container(
+        OmegaConf.structured(config_of(read_checkpoint(checkpoint))), enum_to_str=True
+    )
+    ours = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    lines = [
+        f"{key}={mine}: the checkpoint was trained with {other}"
+        for key, mine, other in _differences(ours, theirs)
+        if key.split(".")[0] not in FREE_KEYS
+    ]
+    if lines:
+        raise ValueError(
+            f"{checkpoint} is of another configuration than the run folder's config.yaml:\n"
+            + "\n".join(lines)
+            + "\nput config.yaml back as it was, or start a fresh run"
+        )
+
+
+def _differences(ours: Any, theirs: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [(where, ours, theirs)]
+    found = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        path = f"{where}.{key}" if where else str(key)
+        found += _differences(ours.get(key), theirs.get(key), path)
+    return found

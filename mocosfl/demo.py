@@ -1,0 +1,55 @@
+"""`make demo`: train the default run, probe the trained and the untrained encoder, compare."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+Results = dict[str, Any]
+
+
+def accuracies(results: Results) -> dict[str, float]:
+    """Return the rows of the table from a `results.json`, fractions."""
+    probes = results["probes"]
+    return {
+        "kNN": results["knn_top1"],
+        "linear probe": probes["linear"]["final_top1"],
+        "10 % of the labels": probes["semi-supervised 10 %"]["final_top1"],
+    }
+
+
+def main() -> None:
+    """Run the three commands that a user would, and print the table."""
+    start = time.monotonic()
+    folder = Path("multirun") / time.strftime("demo_%Y-%m-%d_%H-%M-%S")
+    _run("train.py", f"hydra.run.dir={folder}")
+    _run("linear_probe.py", f"checkpoint={folder}", "knn_num_neighbors=20")
+    _run("linear_probe.py", "checkpoint=none", f"run={folder}", "knn_num_neighbors=20")
+    trained, untrained = (_read(folder / name) for name in ("probe", "probe_untrained"))
+    print(f"\nDigits, top-1 on the test images{'':>6} untrained   trained")
+    for name, before in untrained.items():
+        print(f"  {name:<37} {100 * before:>7.2f}%  {100 * trained[name]:>7.2f}%")
+    print(f"\nPictures: {folder}/pictures/ (partition, views, curves)")
+    print(f"          {folder}/probe/per_class.png")
+    print(f"Took {time.monotonic() - start:.0f} s. Next: python train.py --help")
+    if any(trained[name] <= before for name, before in untrained.items()):
+        sys.exit("mocosfl: the trained encoder is not better than the untrained one")
+
+
+def _run(*arguments: str) -> None:
+    """Run one of our commands; end with its exit code if it fails."""
+    print(f"$ python {' '.join(arguments)}", flush=True)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def _read(folder: Path) -> dict[str, float]:
+    return accuracies(json.loads((ROOT / folder / "results.json").read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""All probes of one encoder, and what is written about them."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mocosfl import pictures
+from mocosfl.checkpoint import Encoder, fingerprint
+from mocosfl.config import ProbeConfig
+from mocosfl.data.cache import ImageArrays, ImageDataset
+from mocosfl.data.sources import load_dataset
+from mocosfl.evaluation.features import extract_features
+from mocosfl.evaluation.knn import knn_top1
+from mocosfl.evaluation.probes import (
+    LabelledFeatures,
+    ProbeResult,
+    ProbeSettings,
+    linear_probe,
+    semi_supervised,
+)
+from mocosfl.metrics_log import MetricsLog
+from mocosfl.run_folder import write_atomically
+
+log = logging.getLogger(__name__)
+
+# The published recipe of the semi-supervised heads.
+DECAY_FRACTIONS, DECAY_FACTOR = (0.6, 0.8), 0.1
+
+
+class ProbeReport(NamedTuple):
+    """What the probes found; accuracies on the test images, fractions."""
+
+    knn_top1: float
+    probes: list[ProbeResult]
+    feature_seconds: float
+    probe_seconds: float
+    fingerprint: str  # SHA-256 of the encoder's weights, the same before and after
+
+
+def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) -> ProbeReport:
+    """Run the frozen encoder once over all images and train every probe on the features.
+
+    Args:
+        encoder: what to evaluate.
+        dataset: with test images.
+        config: of the probes.
+
+    Raises:
+        ValueError: no test images, or more neighbours than training images.
+    """
+    if dataset.test is None:
+        raise ValueError(
+            f"dataset.name={encoder.config.dataset.name}: has no test images to probe with; put "
+            "test_images.npy and test_labels.npy into its folder"
+        )
+    before, start = fingerprint(encoder.network), time.monotonic()
+    train = _features(encoder, dataset.train, config)
+    test = _features(encoder, dataset.test, config)
+    feature_seconds, start = time.monotonic() - start, time.monotonic()
+    classes = encoder.config.dataset.num_classes
+    knn = knn_top1(
+        test.features,
+        test.labels,
+        train.features,
+        train.labels,
+        num_neighbors=config.knn_num_neighbors,
+        temperature=config.knn_temperature,
+        num_classes=classes,
+    )
+    settings = ProbeSettings(
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        num_epochs=config.num_epochs,
+        hidden_features=config.hidden_dim,
+        decay_fractions=DECAY_FRACTIONS,
+        decay_factor=DECAY_FACTOR,
+    )
+    shared = {"num_classes": classes, "settings": settings, "seed": config.seed}
+    probes = [linear_probe(train, test, **shared)]  # type: ignore[arg-type]
+    for fraction in config.label_fractions:
+        probes.append(
+            semi_supervised(train, test, label_fraction=fraction, **shared)  # type: ignore[arg-type]
+        )
+    after = fingerprint(encoder.network)
+    if after != before:
+        raise AssertionError("the frozen encoder changed while it was probed")
+    return ProbeReport(knn, probes, feature_seconds, time.monotonic() - start, after)
+
+
+def dataset_of(encoder: Encoder, data_dir: str | None) -> ImageDataset:
+    """Load the data set that an encoder was trained on; `data_dir` None: where it was then."""
+    return load_dataset(encoder.config.dataset, Path(data_dir or encoder.config.data_dir))
+
+
+def _features(encoder: Encoder, arrays: ImageArrays, config: ProbeConfig) -> LabelledFeatures:
+    use_gpu = config.accelerator == "gpu" or (
+        config.accelerator == "auto" and torch.cuda.is_available()
+    )
+    device = torch.device("cuda" if use_gpu else "cpu")
+    features = extract_features(
+        encoder.network.to(device),
+        arrays.images,
+        mean=list(encoder.config.dataset.mean),
+        std=list(encoder.config.dataset.std),
+        batch_size=config.extract_batch_size,
+        device=device,
+    )
+    return LabelledFeatures(features, torch.as_tensor(arrays.labels))
+
+
+def table(report: ProbeReport) -> str:
+    """Return the accuracies as text, in percent."""
+    lines = [f"{'probe':<22} {'final':>8} {'best':>8}  at epoch"]
+    lines.append(f"{'kNN':<22} {100 * report.knn_top1:>7.2f}%")
+    for probe in report.probes:
+        lines.append(
+            f"{probe.name:<22} {100 * probe.final_top1:>7.2f}% {100 * probe.best_top1:>7.2f}%"
+            f"  {probe.best_epoch}"
+        )
+    lines.append("(top-1 on the test images; `best` is chosen by the same test images)")
+    return "\n".join(lines)
+
+
+def write_report(
+    encoder: Encoder, report: ProbeReport, classes: tuple[str, ...], folder: Path
+) -> None:
+    """Write `results.json`, `metrics.csv` (a curve a probe) and `per_class.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {
+        "encoder": encoder.source,
+        "encoder_step": encoder.step,
+        "encoder_sha256": report.fingerprint,
+        "dataset": encoder.config.dataset.name,
+        "knn_top1": report.knn_top1,
+        "probes": {
+            probe.name: {
+                "final_top1": probe.final_top1,
+                "best_top1": probe.best_top1,
+                "best_epoch": probe.best_epoch,
+                "per_class": dict(zip(classes, probe.per_class.tolist(), strict=True)),
+            }
+            for probe in report.probes
+        },
+        "feature_seconds": report.feature_seconds,
+        "probe_seconds": report.probe_seconds,
+    }
+    write_atomically(folder / "results.json", json.dumps(values, indent=2) + "\n")
+    curves = MetricsLog(folder / "metrics.csv")
+    curves.continue_from(0)
+    for epoch in range(max(len(probe.curve) for probe in report.probes)):
+        row = {_key(p): p.curve[epoch] for p in report.probes if epoch < len(p.curve)}
+        curves.log_metrics(row, step=epoch)
+    per_class = {probe.name: probe.per_class for probe in report.probes}
+    pictures.draw_per_class(per_class, classes, folder / "per_class.png")
+
+
+def summary(report: ProbeReport) -> dict[str, float]:
+    """Return the accuracies by logged name, fractions."""
+    values = {"probe/knn_top1": report.knn_top1}
+    for probe in report.probes:
+        values[f"{_key(probe)}_final"] = probe.final_top1
+        values[f"{_key(probe)}_best"] = probe.best_top1
+    return values
+
+
+def _key(probe: ProbeResult) -> str:
+    name = probe.name.replace("semi-supervised ", "semi_").replace(" %", "_percent")
+    return f"probe/{name}_top1"

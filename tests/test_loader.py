@@ -1,0 +1,205 @@
+"""The step loader: each step is a function of (seed, round, step), wherever it starts."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mocosfl.data.augmentation import ViewSettings
+from mocosfl.data.loader import FederationShape, StepLoader, ViewMaker
+from mocosfl.data.partition import Partition
+from mocosfl.data.round_plan import plan_round, steps_per_round
+from mocosfl.data.step import Step
+
+RANDOM = ViewSettings(
+    crop_scale_min=0.2,
+    crop_scale_max=1.0,
+    ratio_min=0.75,
+    ratio_max=1.33,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    jitter_probability=0.8,
+    grey_probability=0.2,
+    blur_probability=0.5,
+    blur_sigma_min=0.1,
+    blur_sigma_max=2.0,
+    flip_probability=0.5,
+)
+# Views that are the whole image, unchanged.
+IDENTITY = ViewSettings(
+    crop_scale_min=1.0,
+    crop_scale_max=1.0,
+    ratio_min=1.0,
+    ratio_max=1.0,
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
+    hue=0.0,
+    jitter_probability=0.0,
+    grey_probability=0.0,
+    blur_probability=0.0,
+    blur_sigma_min=0.1,
+    blur_sigma_max=2.0,
+    flip_probability=0.0,
+)
+SIZES = (9, 12, 6, 8, 1, 12)  # images of each client; one has fewer than a step takes
+PARTITION = Partition(
+    np.random.default_rng(0).permutation(sum(SIZES)), np.concatenate([[0], np.cumsum(SIZES)])
+)
+SHAPE = FederationShape(
+    seed=5, num_rounds=3, steps_per_round=4, pool_size=3, batch_size=2, syncs_per_round=2
+)
+NUM_STEPS = 12
+# Image i is of one colour, i.
+NUMBERED = np.broadcast_to(np.arange(48, dtype=np.uint8)[:, None, None, None], (48, 8, 8, 3))
+PATTERNS = np.random.default_rng(1).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)
+
+
+def view_maker(images: Any = PATTERNS, settings: ViewSettings = RANDOM) -> ViewMaker:
+    mean, std = ([0.0] * 3, [1.0] * 3) if settings is IDENTITY else ([0.5] * 3, [0.25] * 3)
+    return ViewMaker(images, settings, mean=mean, std=std, device=torch.device("cpu"))
+
+
+def make_loader(
+    maker: ViewMaker | None = None, *, block_images: int = 12, shape: FederationShape = SHAPE
+) -> StepLoader:
+    return StepLoader(PARTITION, shape, maker or view_maker(), block_images=block_images)
+
+
+def assert_same(steps: Sequence[Step], expected: Sequence[Step]) -> None:
+    assert len(steps) == len(expected)
+    for step, other in zip(steps, expected, strict=True):
+        for value, reference in zip(step, other, strict=True):
+            if isinstance(reference, Tensor):
+                assert torch.equal(value, reference)
+            else:
+                assert value == reference
+
+
+def test_shape_of_these_tests_is_what_the_partition_gives():
+    assert steps_per_round(PARTITION.counts, SHAPE.batch_size) == SHAPE.steps_per_round
+
+
+def test_loader_is_as_long_as_the_run_and_ends():
+    loader = make_loader()
+    assert len(loader) == NUM_STEPS
+    assert [step.round for step in loader] == [0] * 4 + [1] * 4 + [2] * 4
+    assert list(loader) == []
+
+
+def test_each_row_is_an_image_of_its_client_as_the_round_plan_says():
+    loader = make_loader(view_maker(NUMBERED, IDENTITY))
+    for number, step in enumerate(loader):
+        plan = plan_round(
+            PARTITION, number // 4, seed=5, pool_size=3, batch_size=2, syncs_per_round=2
+        )
+        for view in (step.view1, step.view2):
+            assert view.shape == (3, 2, 3, 8, 8)
+            images = (view * 255).round().long()
+            assert torch.equal(images, images[..., :1, :1, :1].expand_as(images))
+            images = images[..., 0, 0, 0]  # (P, b)
+            assert images.tolist() == plan.images[number % 4].tolist()
+        assert step.pool.tolist() == plan.pool.tolist()
+        for client, own in zip(step.pool.tolist(), images.tolist(), strict=True):
+            assert set(own) <= set(PARTITION.client(client).tolist())
+
+
+def test_flags_mark_the_start_of_a_round_and_the_syncs():
+    steps = list(make_loader())
+    assert [step.new_round for step in steps] == [True, False, False, False] * 3
+    assert [step.sync_due for step in steps] == [False, True, False, True] * 3
+    pools = [set(step.pool.tolist()) for step in steps]
+    assert pools[:4] == [pools[0]] * 4
+    assert len({frozenset(pool) for pool in pools}) > 1
+
+
+@pytest.mark.parametrize("start", range(NUM_STEPS + 1))
+def test_going_on_from_any_step_gives_the_same_bits(start: int):
+    stopped, resumed = make_loader(), make_loader(block_images=18)
+    assert len(list(islice(stopped, start))) == start
+    state = stopped.state_dict()
+    assert state == {"next_step": start}
+    resumed.load_state_dict(state)
+    assert_same(list(resumed), list(make_loader())[start:])
+
+
+@pytest.mark.parametrize("block_images", [1, 6, 13, 24, 10_000])
+def test_steps_do_not_depend_on_the_size_of_the_blocks(block_images: int):
+    assert_same(list(make_loader(block_images=block_images)), list(make_loader()))
+
+
+def test_blocks_hold_whole_steps_of_one_round_and_at_most_their_size():
+    made: list[int] = []
+
+    class Counting(ViewMaker):
+        def views(self, images: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+            made.append(len(images))
+            return super().views(images, uniforms)
+
+    ones = {"mean": [0.5] * 3, "std": [1.0] * 3, "device": torch.device("cpu")}
+    list(make_loader(Counting(PATTERNS, RANDOM, **ones), block_images=20))  # 6 rows a step
+    assert made == [18, 6] * 3
+
+
+def test_views_of_one_image_differ_in_each_row_step_and_round():
+    first, *later = islice(make_loader(view_maker(np.repeat(PATTERNS[:1], 48, 0))), 5)
+    assert not torch.equal(first.view1, first.view2)
+    assert not any(torch.equal(first.view1, step.view1) for step in later)  # the last of round 1
+    rows = first.view1.flatten(0, 1)
+    assert not torch.equal(rows[0], rows[1])
+
+
+def test_another_seed_gives_other_views_and_pools():
+    other = list(make_loader(shape=SHAPE._replace(seed=6)))
+    same = list(make_loader())
+    assert [step.pool.tolist() for step in other] != [step.pool.tolist() for step in same]
+    assert not any(torch.equal(a.view1, b.view1) for a, b in zip(other, same, strict=True))
+
+
+def test_loader_leaves_the_global_random_state_alone():
+    before = torch.random.get_rng_state()
+    numpy_before = np.random.get_state()[1].copy()  # noqa: NPY002
+    next(iter(make_loader()))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+
+
+def test_images_are_read_from_front_to_back_and_returned_in_the_order_asked_for():
+    read: list[np.ndarray] = []
+
+    class MemoryMap:
+        shape = NUMBERED.shape
+
+        def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+            read.append(indices)
+            return NUMBERED[indices]
+
+    wanted = np.array([30, 2, 2, 47, 0, 11])
+    images = view_maker(MemoryMap(), IDENTITY).read(wanted)
+    assert [indices.tolist() for indices in read] == [[0, 2, 2, 11, 30, 47]]
+    assert images.dtype == torch.uint8
+    assert images.shape == (6, 3, 8, 8)
+    assert images[:, 0, 0, 0].tolist() == wanted.tolist()
+
+
+def test_views_are_normalised_by_channel():
+    maker = ViewMaker(
+        PATTERNS, IDENTITY, mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0], device=torch.device("cpu")
+    )
+    step = next(iter(make_loader(maker)))
+    plan = plan_round(PARTITION, 0, seed=5, pool_size=3, batch_size=2, syncs_per_round=2)
+    pixels = torch.from_numpy(PATTERNS[plan.images[0]]) / 255  # (P, b, H, W, 3)
+    expected = (pixels - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 1.0, 2.0])
+    torch.testing.assert_close(step.view1, expected.permute(0, 1, 4, 2, 3), atol=1e-5, rtol=0)
+
+
+def test_first_indices_are_the_images_of_the_first_round():
+    loader = make_loader(view_maker(NUMBERED, IDENTITY))
+    for step, indices in zip(loader, loader.first_indices(), strict=False):
+        assert (step.view1[..., 0, 0, 0] * 255).round().flatten().tolist() == indices.tolist()

@@ -1,0 +1,265 @@
+"""Rules across the configuration: each has a failing case with key, value, rule and way out."""
+
+import copy
+from typing import Any
+
+import pytest
+from conftest import Compose, changed
+from omegaconf import OmegaConf
+
+from mocosfl.config import Config
+from mocosfl.validate import validate
+
+HUNDRED = ["clients=100"]  # not what the default run happens to be
+# Key, a value that breaks its bound, the rule. All are broken at once: one validation for all.
+OUT_OF_RANGE: list[tuple[str, Any, str]] = [
+    ("seed", -1, "must be at least 0"),
+    ("dataset.image_size", -1, "must be at least 8"),
+    ("dataset.num_classes", 0, "must be at least 1"),
+    ("dataset.test_fraction", 1.0, "must be from 0 to below 1"),
+    ("partition.classes_per_client", 0, "must be at least 1"),
+    ("partition.min_images", 0, "must be at least 1"),
+    ("partition.alpha", 0.0, "must be above 0"),
+    ("clients.num_clients", -1, "must be at least 1"),
+    ("clients.batch_size", 0, "must be at least 1"),
+    ("clients.syncs_per_round", 0, "must be at least 1"),
+    ("clients.num_rounds", 0, "must be at least 1"),
+    ("clients.participation", 1.5, "must be above 0 and at most 1"),
+    ("moco.queue_length", 0, "must be at least 1"),
+    ("moco.temperature", 0.0, "must be above 0"),
+    ("moco.momentum", 1.1, "must be from 0 to 1"),
+    ("moco.projector_hidden", 0, "must be at least 1"),
+    ("moco.projector_dim", 0, "must be at least 1"),
+    ("moco.augmentation.jitter_probability", -0.1, "must be from 0 to 1"),
+    ("moco.augmentation.grey_probability", 1.1, "must be from 0 to 1"),
+    ("moco.augmentation.blur_probability", 2.0, "must be from 0 to 1"),
+    ("moco.augmentation.flip_probability", -1.0, "must be from 0 to 1"),
+    ("moco.augmentation.brightness", -0.4, "must be at least 0"),
+    ("moco.augmentation.contrast", -0.4, "must be at least 0"),
+    ("moco.augmentation.saturation", -0.4, "must be at least 0"),
+    ("moco.augmentation.hue", 0.6, "must be from 0 to 0.5, half a turn"),
+    ("optimizer.server_lr", float("nan"), "must be at least 0"),
+    ("optimizer.client_lr", -0.06, "must be at least 0"),
+    ("optimizer.momentum", 1.1, "must be from 0 to 1"),
+    ("optimizer.weight_decay", -1.0, "must be at least 0"),
+    ("optimizer.step_decay_server", -0.1, "must be at least 0"),
+    ("optimizer.step_decay_client", -0.2, "must be at least 0"),
+    ("trainer.max_steps", 0, "must be at least 1, or -1 for all"),
+    ("trainer.log_every_steps", 0, "must be at least 1"),
+    ("trainer.view_block_images", 0, "must be at least 1"),
+    ("trainer.num_threads", 0, "must be at least 1"),
+    ("callbacks.checkpoint_every_steps", 0, "must be at least 1"),
+    ("callbacks.checkpoint_every_minutes", 0.0, "must be above 0"),
+    ("callbacks.knn_every_rounds", -1, "must be at least 0"),
+    ("callbacks.knn_held_out_fraction", -0.1, "must be from 0 to 1"),
+    ("callbacks.knn_num_neighbors", 0, "must be at least 1"),
+    ("callbacks.knn_temperature", 0.0, "must be above 0"),
+    ("callbacks.collapse_window_steps", -1, "must be at least 0"),
+    ("callbacks.collapse_loss_margin", -1.0, "must be at least 0"),
+    ("callbacks.collapse_min_std", -1.0, "must be at least 0"),
+]
+# What is broken, and the one line that says so.
+CASES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"seed": "???"},
+        "seed=???: has no default; set it, as in seed=<value>",
+    ),
+    (
+        {"dataset.source": "mnist"},
+        "dataset.source=mnist: unknown; choose one of digits, cifar10, cifar100, svhn, "
+        "stl10, fashion_mnist, image_folder, arrays",
+    ),
+    (
+        {"dataset.mean": [0.5]},
+        "dataset.mean=[0.5]: needs three values, one a channel",
+    ),
+    (
+        {"dataset.std": []},
+        "dataset.std=[]: needs three values, one a channel",
+    ),
+    (
+        {"dataset.std": [0.2, 0.0, 0.2]},
+        "dataset.std=[0.2, 0.0, 0.2]: must be above 0",
+    ),
+    (
+        {"dataset.path": "birds"},
+        "dataset.path=birds: dataset.source=digits does not read it; leave it null",
+    ),
+    (
+        {"dataset.source": "svhn", "dataset.test_fraction": 0.1},
+        "dataset.test_fraction=0.1: dataset.source=svhn brings its own test images; set it to 0",
+    ),
+    (
+        {"clients.participation": 0.0},
+        "clients.participation=0.0: must be above 0 and at most 1",
+    ),
+    (
+        {"clients.participation": 0.004},
+        "clients.participation=0.004: leaves an empty pool of 100 clients; use at least 0.01",
+    ),
+    (
+        {"partition.classes_per_client": 11},
+        "partition.classes_per_client=11: the data set has dataset.num_classes=10; use at most "
+        "that many",
+    ),
+    (
+        {"moco.queue_length": 199},  # 100 clients, an image each, both ways
+        "moco.queue_length=199: shorter than the 200 keys of one step; use at least 200, or fewer "
+        "or smaller clients",
+    ),
+    (
+        {"moco.feature_sharing": False, "moco.queue_length": 199},
+        "moco.queue_length=199: leaves 1 keys to each of 100 private queues, a client brings 2 a "
+        "step; use at least 200, or moco.feature_sharing=true",
+    ),
+    (
+        {"backbone.name": "resnet20"},
+        "backbone.name=resnet20: unknown; choose one of resnet18, resnet34, resnet50, resnet101, "
+        "resnet152, vgg11, vgg13, vgg16, vgg19",
+    ),
+    (
+        {"backbone.width": 6},
+        "backbone.width=6: must be a positive multiple of 4 (GroupNorm)",
+    ),
+    (
+        {"split.cut_layer": 10},
+        "split.cut_layer=10: resnet18 has 9 units; choose a cut from 1 to 9",
+    ),
+    (
+        {"split.cut_layer": 0},
+        "split.cut_layer=0: resnet18 has 9 units; choose a cut from 1 to 9",
+    ),
+    (
+        {"split.client_residual": False, "backbone.name": "vgg11", "dataset.image_size": 32},
+        "split.client_residual=false: a VGG has no residual connections; set it to true",
+    ),
+    (
+        {"split.bottleneck_channels": 0},
+        "split.bottleneck_channels=0: at least 1, or null",
+    ),
+    (
+        {"split.bottleneck_channels": 4, "split.bottleneck_stride": 3},
+        "split.bottleneck_stride=3: unknown; choose one of 1, 2, 4",
+    ),
+    (
+        {"split.bottleneck_stride": 2},
+        "split.bottleneck_stride=2: there is no bottleneck; set split.bottleneck_channels too, or "
+        "leave the stride at 1",
+    ),
+    (
+        {"split.bottleneck_channels": 4, "split.bottleneck_kernel": 2},
+        "split.bottleneck_kernel=2: must be odd and at least 1",
+    ),
+    (
+        {"moco.projector_hidden": None, "moco.projector_batch_norm": True},
+        "moco.projector_batch_norm=true: a linear projector (moco.projector_hidden=null) has no "
+        "hidden layer to normalise; set it to false",
+    ),
+    (
+        {"moco.augmentation.crop_scale_min": 0.0},
+        "moco.augmentation.crop_scale_min=0.0, moco.augmentation.crop_scale_max=1.0: must be "
+        "0 < min <= max <= 1",
+    ),
+    (
+        {"moco.augmentation.crop_ratio_min": 2.0, "moco.augmentation.crop_ratio_max": 1.5},
+        "moco.augmentation.crop_ratio_min=2.0, moco.augmentation.crop_ratio_max=1.5: must be "
+        "0 < min <= max",
+    ),
+    (
+        {"moco.augmentation.blur_sigma_min": 0.0},
+        "moco.augmentation.blur_sigma_min=0.0, moco.augmentation.blur_sigma_max=2.0: must be "
+        "0 < min <= max",
+    ),
+    (
+        {"trainer.accelerator": "tpu"},
+        "trainer.accelerator=tpu: unknown; choose one of auto, cpu, gpu",
+    ),
+    (
+        {"trainer.precision": "fp16"},
+        "trainer.precision=fp16: unknown; choose one of fp32, bf16, fp64",
+    ),
+    (
+        {"trainer.devices": 2},
+        "trainer.devices=2: one process so far; set it to 1",
+    ),
+    (
+        {"logger.wandb_mode": "disabled"},
+        "logger.wandb_mode=disabled: unknown; choose one of offline, online",
+    ),
+    (
+        {"taressfl.enabled": True},
+        "taressfl.enabled=true: not built yet; use taressfl=off",
+    ),
+    (
+        {"callbacks.knn_num_images": 20, "callbacks.knn_num_neighbors": 20},
+        "callbacks.knn_num_neighbors=20: must be below callbacks.knn_num_images=20",
+    ),
+    (
+        {"callbacks.knn_num_images": 0, "callbacks.knn_every_rounds": 0},
+        "callbacks.knn_num_images=0: must be at least 1",
+    ),
+    (
+        {"callbacks.knn_held_out_fraction": 1.0, "callbacks.knn_images": "held_out"},
+        "callbacks.knn_held_out_fraction=1.0: must be above 0 and below 1 with "
+        "callbacks.knn_images=held_out",
+    ),
+]
+
+
+def problems(config: Config) -> list[str]:
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    return str(error.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    CASES,
+    ids=[",".join(f"{k}={v}" for k, v in case.items()) for case, _ in CASES],
+)
+def test_broken_rule_is_the_one_problem_reported(
+    compose: Compose, values: dict[str, Any], line: str
+):
+    assert problems(changed(compose(HUNDRED), values)) == [line]
+
+
+def test_all_problems_are_reported_together(compose: Compose):
+    config = changed(compose(HUNDRED), {key: value for key, value, _ in OUT_OF_RANGE})
+    expected = [f"{key}={value}: {rule}" for key, value, rule in OUT_OF_RANGE]
+    assert sorted(problems(config)) == sorted(expected)
+
+
+def test_network_too_deep_for_the_images_names_their_size(compose: Compose):
+    (line,) = problems(changed(compose(HUNDRED), {"backbone.name": "vgg11"}))
+    assert line.startswith("dataset.image_size=16: too small for this backbone")
+    assert "use larger images or a backbone with fewer pools" in line
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"moco.queue_length": 200},
+        {"moco.queue_length": 100, "moco.symmetric": "none"},
+        {"moco.queue_length": 200, "moco.feature_sharing": False},
+        {"moco.queue_length": 20, "clients.participation": 0.1},
+        {"partition.kind": "iid", "partition.classes_per_client": 11},  # of shards alone
+        {"callbacks.knn_num_images": 20, "callbacks.knn_every_rounds": 0},
+        {"callbacks.knn_held_out_fraction": 0.0},
+        {"split.cut_layer": 9},
+        {"optimizer.client_lr": 0.0},
+    ],
+    ids=str,
+)
+def test_value_at_its_bound_is_allowed(compose: Compose, values: dict[str, Any]):
+    validate(changed(compose(HUNDRED), values))
+
+
+@pytest.mark.parametrize("values", [{}, {"seed": -1}])
+def test_validation_changes_nothing(compose: Compose, values: dict[str, Any]):
+    config = changed(compose(HUNDRED), values)
+    before = copy.deepcopy(config)
+    try:
+        validate(config)
+    except ValueError:
+        assert values
+    assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(before)  # interpolations too
