@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import hydra
 
-from mocosfl.config import ProbeConfig
+from mocosfl.config import ProbeConfig, check_writable
 from mocosfl.manners import setup_logging, user_errors
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def main(config: ProbeConfig) -> None:
         from mocosfl.loggers import log_to_wandb
 
         encoder, folder, run = _choose(config)
+        check_writable(folder)  # before minutes of work
         dataset = dataset_of(encoder, config.data_dir)
         print(f"encoder: {encoder.source}, {encoder.step:,} training steps", flush=True)
         report = probe_encoder(encoder, dataset, config)

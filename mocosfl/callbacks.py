@@ -139,7 +139,8 @@ class Alarm(Callback):
         step = trainer.global_step
         assert isinstance(pl_module, MocoSFL)
         output = pl_module.last_output
-        if step % self.every_steps or output is None:
+        last = step in (trainer.max_steps, trainer.num_training_batches)
+        if output is None or (step % self.every_steps and not last):
             return
         loss, std = float(output.loss), float(output.embedding_std)
         if not math.isfinite(loss):

@@ -5,6 +5,7 @@ default lives in `conf/`. One line with meaning and unit stands behind each fiel
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -312,22 +313,54 @@ def published_rounds(num_clients: int, num_epochs: int) -> int:
     return num_epochs * (1 if num_clients < 200 else num_clients // 100)
 
 
-def choose_run_dir(resume: str | None, fresh: str) -> str:
-    """Return the folder of the run to continue, or that of a fresh run.
+def published_classes_per_client(num_classes: int) -> int:
+    """Return how many classes a non-IID client has in the papers: 2 of 10 or 12, 20 of 100."""
+    return max(min(2, num_classes), num_classes // 5)
 
-    Checked here and not when it is made, since Hydra makes it before our code runs.
+
+def check_writable(folder: Path) -> None:
+    """Check that a folder can be made and written to.
 
     Raises:
-        ValueError: the folder cannot be made or written to.
+        ValueError: it cannot.
     """
-    folder = Path(resume or fresh).absolute()
+    folder = folder.absolute()
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ValueError(
             f"output_dir: cannot write to {folder} ({nearest} is not a writable folder); "
             "choose another, as in output_dir=runs"
         )
+
+
+def choose_run_dir(resume: str | None, fresh: str) -> str:
+    """Return the folder of the run to continue, or that of a fresh run.
+
+    Checked here and not when it is made, since Hydra makes it before our code runs.
+
+    Raises:
+        FileNotFoundError: there is no run to continue.
+        ValueError: the folder cannot be made or written to.
+    """
+    if resume is not None and not (Path(resume) / "config.yaml").is_file():
+        raise FileNotFoundError(
+            f"resume={resume}: not a run folder, it has no config.yaml; name the folder that the "
+            "run printed, one below multirun/"
+        )
+    check_writable(Path(resume or fresh))
     return resume or fresh
+
+
+def _run_dir_or_exit(resume: str | None, fresh: str) -> str:
+    """Choose the run folder; a mistake ends the program here.
+
+    An exception of ours would reach the user as a traceback through Hydra and OmegaConf.
+    """
+    try:
+        return choose_run_dir(resume, fresh)
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"\nmocosfl: {error}\n")
+        sys.exit(1)
 
 
 def register() -> None:
@@ -340,7 +373,8 @@ def register() -> None:
         "published_syncs_per_round": published_syncs_per_round,
         "published_participation": published_participation,
         "published_rounds": published_rounds,
-        "run_dir": choose_run_dir,
+        "published_classes_per_client": published_classes_per_client,
+        "run_dir": _run_dir_or_exit,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"mocosfl.{name}", resolver, replace=True)

@@ -42,7 +42,7 @@ def setup_logging() -> None:
 def user_errors() -> Iterator[None]:
     """Turn the user's mistakes into a message and exit code 1, without a traceback.
 
-    The traceback goes to the run's log at debug level.
+    The traceback is logged at debug level; `hydra.verbose=true` shows it.
     """
     from mocosfl.callbacks import TrainingStopped
 
@@ -50,5 +50,11 @@ def user_errors() -> Iterator[None]:
         yield
     except (ValueError, FileNotFoundError, PermissionError, TrainingStopped) as error:
         log.debug("stopped", exc_info=True)
-        sys.stderr.write(f"\nmocosfl: {error}\n")
+        sys.stderr.write(f"\nmocosfl: {_words(error)}\n")
         sys.exit(1)
+
+
+def _words(error: Exception) -> str:
+    """Return an error's message, without what OmegaConf wraps around ours in a resolver."""
+    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error))
+    return message.split("\n    full_key: ")[0]

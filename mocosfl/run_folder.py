@@ -68,7 +68,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise FileNotFoundError(
-                f"{self.path}: not a run folder, it has no config.yaml; name the folder that the "
+                f"run={self.path}: not a run folder, it has no config.yaml; name the folder that the "
                 "run printed, one below multirun/"
             )
         schema = OmegaConf.structured(Config)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mocosfl.config import Config
 from mocosfl.manners import quote_choices
+from mocosfl.run_folder import RunFolder
 
 CONF = Path(__file__).parents[1] / "conf"
 Compose = Callable[[Sequence[str]], Config]
@@ -88,6 +89,50 @@ def tiny_overrides(data_dir: Path) -> list[str]:
         "callbacks.knn_num_neighbors=10",
         "callbacks.pictures=false",
     ]
+
+
+QUICK = [
+    "dataset=digits",
+    "clients.num_clients=100",
+    "clients.batch_size=2",
+    "clients.syncs_per_round=2",
+    "clients.participation=0.06",
+    "clients.num_rounds=3",
+    "backbone.width=4",
+    "moco.queue_length=400",
+    "moco.projector_hidden=16",
+    "moco.projector_dim=8",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_steps=1",
+    "trainer.view_block_images=36",
+    "trainer.num_threads=1",
+    "trainer.progress_bar=false",
+    "logger=csv",
+    "callbacks.checkpoint_every_steps=4",
+    "callbacks.knn_every_rounds=1",
+    "callbacks.knn_num_images=60",
+    "callbacks.knn_num_neighbors=5",
+    "callbacks.pictures=false",
+]
+"""Command line of a run of 21 steps in 1.5 s: 3 rounds of 7 steps of 6 clients with 2 images."""
+
+
+@pytest.fixture
+def compose_quick(compose: Compose) -> Compose:
+    """Compose the quickest run that trains, with further overrides."""
+    return lambda overrides: compose([*QUICK, *overrides])
+
+
+@pytest.fixture(scope="session")
+def quick_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Train the quick run, once for all tests: read it, and copy its folder to change it."""
+    from mocosfl.training import train
+
+    folder = RunFolder(tmp_path_factory.mktemp("quick") / "run")
+    config = copy.deepcopy(_composed((f"data_dir={data_dir}", *QUICK)))
+    config.run_dir = str(folder.path)
+    train(cast(Config, config), folder, resume=False)
+    return folder
 
 
 @pytest.fixture

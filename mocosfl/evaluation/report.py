@@ -2,9 +2,12 @@
 
 import json
 import logging
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -79,12 +82,13 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
         decay_fractions=DECAY_FRACTIONS,
         decay_factor=DECAY_FACTOR,
     )
-    shared = {"num_classes": classes, "settings": settings, "seed": config.seed}
-    probes = [linear_probe(train, test, **shared)]  # type: ignore[arg-type]
+    shared: dict[str, Any] = {"num_classes": classes, "settings": settings, "seed": config.seed}
+    jobs = [partial(linear_probe, train, test, **shared)]
     for fraction in config.label_fractions:
-        probes.append(
-            semi_supervised(train, test, label_fraction=fraction, **shared)  # type: ignore[arg-type]
-        )
+        jobs.append(partial(semi_supervised, train, test, label_fraction=fraction, **shared))
+    # Side by side: a probe's steps are too small to share, so each keeps to one core.
+    with ThreadPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1)) as threads:
+        probes = list(threads.map(lambda job: job(), jobs))
     after = fingerprint(encoder.network)
     if after != before:
         raise AssertionError("the frozen encoder changed while it was probed")

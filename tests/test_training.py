@@ -1,0 +1,447 @@
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import assert_same_results, curves, differences, read
+from conftest import Compose
+from torch import nn
+
+from mocosfl.build import build_module
+from mocosfl.callbacks import (
+    Alarm,
+    AtomicCheckpoints,
+    KnnMonitor,
+    LastCheckpoint,
+    Throughput,
+    TrainingStopped,
+)
+from mocosfl.config import Config
+from mocosfl.data import datamodule
+from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.partition import Partition
+from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
+from mocosfl.federation import Federation
+from mocosfl.metrics_log import read_curves
+from mocosfl.module import MocoSFL
+from mocosfl.run_folder import RunFolder
+from mocosfl.server import ServerOutput
+from mocosfl.training import train
+
+STEPS, STEPS_PER_ROUND = 21, 7  # of the quick run, which saves every 4 steps
+PNG = b"\x89PNG"
+
+
+# ---- resume
+
+VARIANTS: dict[str, list[str]] = {
+    "bank": [],
+    "stateless": ["clients.client_state=stateless"],
+    "monacosfl": ["method=monacosfl"],
+    "frozen": ["optimizer.client_lr=0"],
+    "private queues": ["moco.feature_sharing=false"],
+}
+
+
+def break_off(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the next run end after so many steps, before its callbacks save anything."""
+
+    def stop(self: Throughput, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == step:
+            raise SystemExit("broken off")
+
+    monkeypatch.setattr(Throughput, "on_train_batch_end", stop)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_run_broken_off_twice_ends_as_if_it_never_was(
+    variant: str,
+    compose_quick: Compose,
+    quick_run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    folder, whole = RunFolder(tmp_path / "run"), quick_run
+    config = compose_quick(VARIANTS[variant])
+    if variant != "bank":  # which is the quick run as it is
+        whole, config.trainer.max_steps = RunFolder(tmp_path / "whole"), 15
+        train(config, whole, resume=False)
+    # In the middle of rounds, and some steps after a checkpoint, so that steps are replayed; the
+    # second time the bank is in use, and a new round begins among the replayed steps.
+    for step, resume in ((6, False), (11, True)):
+        with monkeypatch.context() as patch:
+            break_off(patch, step)
+            with pytest.raises(SystemExit, match="broken off"):
+                train(config, folder, resume=resume)
+        assert read(folder.last)["global_step"] == step // 4 * 4
+        assert len(curves(folder)) == step - 1  # steps that will be replayed are logged already
+    train(config, folder, resume=True)
+    assert read(folder.last)["global_step"] == (STEPS if variant == "bank" else 15)
+    assert_same_results(folder, whole)
+
+
+def test_comparison_sees_one_changed_client_in_the_bank(quick_run: RunFolder):
+    state = read(quick_run.last)
+    changed = read(quick_run.last)
+    bank = changed["state_dict"]["federation.clients._extra_state"]["bank"]
+    name, (_, rows) = next((n, r) for n, r in bank["momentum"].items() if r[1] is not None)
+    rows[50].add_(1e-3)
+    assert differences(state, changed) == [
+        f"/state_dict/federation.clients._extra_state/bank/momentum/{name}/1"
+    ]
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    compose_quick: Compose, quick_run: RunFolder, tmp_path: Path
+):
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(quick_run.path, folder.path)
+    train(folder.load_config(), folder, resume=True)
+    files = sorted(f.relative_to(folder.path) for f in folder.path.rglob("*") if f.is_file())
+    assert len(files) == 6
+    for file in files:
+        assert (folder.path / file).read_bytes() == (quick_run.path / file).read_bytes(), file
+
+
+def test_run_without_a_checkpoint_cannot_be_resumed(compose_quick: Compose, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"resume=.*no checkpoints/last\.ckpt; .* anew"):
+        train(compose_quick([]), RunFolder(tmp_path / "run"), resume=True)
+
+
+def test_fresh_run_does_not_write_over_another(compose_quick: Compose, quick_run: RunFolder):
+    with pytest.raises(ValueError, match=r"run_dir=.*: holds a run already; continue it with"):
+        train(compose_quick([]), quick_run, resume=False)
+
+
+# ---- what a run leaves
+
+
+def test_run_folder_holds_configuration_plan_and_partition(
+    compose_quick: Compose, quick_run: RunFolder
+):
+    expected = compose_quick([])
+    expected.run_dir = str(quick_run.path)
+    assert quick_run.load_config() == expected
+    assert "${" not in quick_run.config.read_text()
+    assert "3 of 7 steps = 21 steps" in quick_run.plan.read_text()
+    partition, dealt = Partition.load(quick_run.partition), FederatedData(expected).partition
+    assert partition.num_clients == 100
+    assert all((partition.client(i) == dealt.client(i)).all() for i in range(100))
+    assert not quick_run.pictures.exists()
+
+
+def test_every_step_is_logged_and_knn_at_the_end_of_each_round(quick_run: RunFolder):
+    logged = read_curves(quick_run.metrics)
+    every_step = [float(step) for step in range(STEPS)]
+    for name in ("train/loss", "train/contrast_accuracy", "lr/server", "lr/clients"):
+        assert logged[name][0] == every_step
+    assert logged["val/knn_top1"][0] == [6, 13, 20]
+    assert logged["train/round"][1] == [0.0] * 7 + [1.0] * 7 + [2.0] * 7
+    cosine = [0.06 * (1 + math.cos(math.pi * r / 3)) / 2 for r in range(3) for _ in range(7)]
+    assert logged["lr/clients"][1] == pytest.approx(cosine)
+
+
+def test_pictures_are_drawn_where_they_are_wanted(compose_quick: Compose, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    train(compose_quick(["callbacks.pictures=true", "trainer.max_steps=2"]), folder, resume=False)
+    drawn = sorted(folder.pictures.iterdir())
+    assert [file.name for file in drawn] == ["curves.png", "partition.png", "views.png"]
+    assert all(file.read_bytes()[:4] == PNG for file in drawn)
+
+
+def test_run_in_half_precision_trains(compose_quick: Compose, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    module = train(compose_quick(["trainer=bf16", "trainer.accelerator=cpu",
+                                  "trainer.max_steps=2"]), folder, resume=False)  # fmt: skip
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in module.parameters())
+
+
+# ---- alarms
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    good, calls = Federation.forward, []
+
+    def diverging(self: Federation, *views: torch.Tensor) -> ServerOutput:
+        output = good(self, *views)
+        calls.append(1)
+        factor = float("nan") if len(calls) >= 6 else 1.0
+        return output._replace(loss=output.loss * factor)
+
+    monkeypatch.setattr(Federation, "forward", diverging)
+    folder = RunFolder(tmp_path / "run")
+    # NaN from step 6; a checkpoint is due at step 8, the alarm looks at step 10.
+    config = compose_quick(["trainer.log_every_steps=10", "callbacks.knn_every_rounds=0"])
+    with pytest.raises(TrainingStopped, match=r"loss is nan at step 10: .*optimizer\.server_lr"):
+        train(config, folder, resume=False)
+    checkpoint = read(folder.last)
+    assert checkpoint["global_step"] == 4
+    tensors = [t for t in checkpoint["state_dict"].values() if isinstance(t, torch.Tensor)]
+    assert all(t.isfinite().all() for t in tensors)
+
+
+@pytest.fixture
+def module(compose_quick: Compose) -> MocoSFL:
+    return build_module(compose_quick([]), STEPS_PER_ROUND)
+
+
+def look(alarm: Alarm, module: MocoSFL, step: int, *, loss: float, std: float, end: int = 99):
+    """Show a step to the alarm."""
+    values = (torch.tensor(value) for value in (loss, 0.5, std))
+    module.last_output = ServerOutput(*values)
+    trainer: Any = SimpleNamespace(global_step=step, max_steps=end, num_training_batches=end)
+    alarm.on_train_batch_end(trainer, module, None, None, step - 1)
+
+
+def make_alarm(window_steps: int = 20) -> Alarm:
+    return Alarm(every_steps=5, window_steps=window_steps, loss_margin=0.01, min_std=0.01)
+
+
+HEALTHY = {"loss": 8.0, "std": 0.5}
+COLLAPSED = [{"loss": 8.0, "std": 0.001}, {"loss": 2 * math.log(401) + 0.015, "std": 0.5}]
+
+
+def test_uniform_loss_is_that_of_embeddings_that_tell_nothing(module: MocoSFL):
+    assert module.uniform_loss == pytest.approx(2 * math.log(401))  # both sides, 400 keys
+
+
+@pytest.mark.parametrize("collapsed", COLLAPSED, ids=["no spread", "stuck loss"])
+def test_collapse_stops_after_the_window_and_not_before(
+    module: MocoSFL, collapsed: dict[str, float]
+):
+    alarm = make_alarm()
+    look(alarm, module, 5, **HEALTHY)
+    for step in range(10, 30):
+        look(alarm, module, step, **collapsed)
+    with pytest.raises(TrainingStopped, match="collapsed: for 20 steps .*collapse_window_steps=0"):
+        look(alarm, module, 30, **collapsed)
+
+
+def test_one_healthy_step_calms_the_alarm(module: MocoSFL):
+    alarm = make_alarm()
+    for step in range(5, 25, 5):
+        look(alarm, module, step, **COLLAPSED[0])
+    look(alarm, module, 25, **HEALTHY)
+    for step in range(30, 50, 5):
+        look(alarm, module, step, **COLLAPSED[0])
+    with pytest.raises(TrainingStopped):
+        look(alarm, module, 50, **COLLAPSED[0])
+
+
+def test_loss_beyond_the_margin_is_not_stuck(module: MocoSFL):
+    alarm = make_alarm(window_steps=5)
+    for step in (5, 10, 15):
+        look(alarm, module, step, loss=2 * math.log(401) + 0.021, std=0.5)
+
+
+def test_window_of_zero_turns_the_collapse_alarm_off_and_no_other(module: MocoSFL):
+    alarm = make_alarm(window_steps=0)
+    for step in range(5, 500, 5):
+        look(alarm, module, step, **COLLAPSED[0])
+    with pytest.raises(TrainingStopped, match="loss is inf"):
+        look(alarm, module, 500, loss=math.inf, std=0.5)
+
+
+def test_alarm_looks_at_the_last_step_of_the_run(module: MocoSFL):
+    alarm = make_alarm()
+    look(alarm, module, 7, loss=math.nan, std=0.5)
+    with pytest.raises(TrainingStopped):
+        look(alarm, module, 7, loss=math.nan, std=0.5, end=7)
+
+
+def test_alarm_goes_on_counting_after_a_resume(module: MocoSFL):
+    before, after = make_alarm(), make_alarm()
+    look(before, module, 5, **COLLAPSED[0])
+    after.load_state_dict(before.state_dict())
+    look(after, module, 20, **COLLAPSED[0])
+    with pytest.raises(TrainingStopped, match="for 20 steps"):
+        look(after, module, 25, **COLLAPSED[0])
+
+
+# ---- kNN monitor
+
+
+def features_by_hand(encoder: nn.Module, data: FederatedData, rows: Any) -> torch.Tensor:
+    """Run the encoder over training images of the digits, one at a time."""
+    config = data.config.dataset
+    images = torch.tensor(data.dataset.train.images[rows]).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(list(v))[:, None, None] for v in (config.mean, config.std))
+    with torch.no_grad():
+        return torch.cat([encoder.eval()(image[None]) for image in (images - mean) / std])
+
+
+@pytest.mark.parametrize("features", ["backbone", "projection"])
+@pytest.mark.parametrize("images", ["leave_one_out", "held_out"])
+def test_monitor_measures_knn_of_the_chosen_features_and_images(
+    images: str, features: str, compose_quick: Compose, tmp_path: Path
+):
+    config = compose_quick([f"callbacks.knn_images={images}", f"callbacks.knn_features={features}"])
+    data, module = FederatedData(config), build_module(config, STEPS_PER_ROUND)
+    encoder = nn.Sequential(*module.federation.encoder())
+    if features == "projection":
+        encoder.append(module.federation.server.projector)
+    bank, queries = data.monitor
+    labels = torch.tensor(data.dataset.train.labels)
+    settings = {"num_neighbors": 5, "temperature": 0.1, "num_classes": 10}
+    bank_features = features_by_hand(encoder, data, bank)
+    if images == "leave_one_out":
+        assert queries is None
+        expected = leave_one_out_top1(bank_features, labels[bank], **settings)
+    else:
+        assert queries is not None
+        query_features = features_by_hand(encoder, data, queries)
+        expected = knn_top1(query_features, labels[queries], bank_features, labels[bank],
+                            **settings)  # fmt: skip
+    measured = KnnMonitor(config, tmp_path / "best.ckpt").measure(data, module)
+    assert measured == pytest.approx(expected, abs=0.02)  # an image of 60 may fall either way
+    assert 0.2 < measured < 1  # chance is 0.1
+
+
+def test_best_checkpoint_is_that_of_the_best_round(
+    compose_quick: Compose, module: MocoSFL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scores, saved = iter([0.3, 0.6, 0.6, 0.5]), []
+
+    def trainer(step: int) -> Any:
+        return SimpleNamespace(
+            global_step=step,
+            max_steps=25,
+            num_training_batches=28,
+            datamodule=None,
+            loggers=[],
+            save_checkpoint=lambda path, weights_only: saved.append((step, path, weights_only)),
+        )
+
+    monkeypatch.setattr(KnnMonitor, "measure", lambda *_: next(scores))
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    best = tmp_path / "best.ckpt"
+    monitor = KnnMonitor(compose_quick([]), best)
+    for step in range(1, 26):  # rounds end at 7, 14 and 21, the run at 25
+        monitor.on_train_batch_end(trainer(step), module, None, None, step - 1)
+    assert saved == [(7, best, True), (14, best, True)]
+    assert next(scores, None) is None
+    resumed = KnnMonitor(compose_quick([]), best)
+    resumed.load_state_dict(monitor.state_dict())
+    assert resumed.best_top1 == 0.6
+
+
+def test_best_checkpoint_in_a_run_is_the_one_with_the_highest_logged_knn(quick_run: RunFolder):
+    steps, values = read_curves(quick_run.metrics)["val/knn_top1"]
+    best = steps[values.index(max(values))]
+    checkpoint = read(quick_run.best)
+    assert checkpoint["global_step"] == best + 1
+    assert "optimizer_states" not in checkpoint
+
+
+def test_test_images_are_never_looked_at(
+    compose_quick: Compose, quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    load: Callable[..., Any] = datamodule.load_dataset
+    monkeypatch.setattr(datamodule, "load_dataset", lambda *a: load(*a)._replace(test=None))
+    folder = RunFolder(tmp_path / "run")
+    train(compose_quick([f"trainer.max_steps={STEPS_PER_ROUND}"]), folder, resume=False)
+    assert curves(folder) == curves(quick_run)[:STEPS_PER_ROUND]
+    assert "val/knn_top1" in curves(folder)[-1]
+
+
+def test_held_out_images_run_through_the_whole_training(compose_quick: Compose, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    config = compose_quick(["callbacks.knn_images=held_out", "trainer.max_steps=1"])
+    train(config, folder, resume=False)
+    held_out = FederatedData(config).monitor.queries
+    dealt = json.loads(folder.partition.read_text())
+    assert held_out is not None
+    assert len(held_out) == 60
+    assert not set(held_out.tolist()) & set(Partition.load(folder.partition).order.tolist())
+    assert dealt
+
+
+# ---- checkpoints
+
+
+def test_crash_while_a_checkpoint_is_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, writer = tmp_path / "last.ckpt", AtomicCheckpoints()
+    writer.save_checkpoint({"step": 1}, path)
+
+    def crash(checkpoint: Any, file: Any) -> None:
+        file.write(b"half of")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", crash)
+        with pytest.raises(KeyboardInterrupt):
+            writer.save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    writer.save_checkpoint({"step": 3}, path)
+    assert torch.load(path, weights_only=True) == {"step": 3}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("every_steps", "every_minutes", "saved"),
+    [(4, 1000, [4, 8, 10]), (1000, 1000, [10]), (1000, 2, [2, 4, 6, 8, 10])],
+)
+def test_checkpoints_come_by_steps_or_minutes_and_at_the_end(
+    module: MocoSFL,
+    monkeypatch: pytest.MonkeyPatch,
+    every_steps: int,
+    every_minutes: float,
+    saved: list[int],
+):
+    clock = [0.0]
+    monkeypatch.setattr("mocosfl.callbacks.time.monotonic", lambda: clock[0])
+    callback = LastCheckpoint(Path("x"), every_steps=every_steps, every_minutes=every_minutes)
+    steps: list[int] = []
+    for step in range(1, 11):
+        clock[0] += 60  # a step a minute
+        trainer: Any = SimpleNamespace(
+            global_step=step,
+            max_steps=10,
+            num_training_batches=10,
+            save_checkpoint=lambda *_, step=step, **__: steps.append(step),
+        )
+        callback.on_train_batch_end(trainer, module, None, None, step - 1)
+    assert steps == saved
+
+
+# ---- Weights & Biases
+
+
+@pytest.mark.slow
+def test_wandb_runs_offline_without_a_prompt_and_keep_their_ids(
+    compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import wandb
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no earlier login
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked the user"))
+    ids = []
+    for name in ("one", "two"):
+        folder = RunFolder(tmp_path / name)
+        config = compose_quick(["logger=csv_wandb", "trainer.max_steps=5"])
+        with monkeypatch.context() as patch:
+            if name == "two":
+                break_off(patch, 5)
+                with pytest.raises(SystemExit):
+                    train(config, folder, resume=False)
+                assert wandb.run is None
+            else:
+                train(config, folder, resume=False)
+        if name == "two":
+            train(config, folder, resume=True)
+        assert wandb.run is None  # finished
+        ids.append(folder.wandb_id.read_text())
+        runs = {path.name.rpartition("-")[2] for path in folder.path.glob("wandb/offline-run-*")}
+        assert runs == {ids[-1]}
+        assert list(folder.path.glob("wandb/offline-run-*/*.wandb"))
+    assert ids[0] != ids[1]
