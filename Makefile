@@ -28,8 +28,10 @@ setup: same-python $(STAMP) check
 demo: setup
 	$(BIN)/python -m mocosfl.demo
 
-test: lint
+test: setup
 	$(BIN)/python -m pytest -n auto
+	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 test-fast: setup
 	$(BIN)/python -m pytest -n auto -m "not slow"

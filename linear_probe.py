@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
+from omegaconf import OmegaConf
 
 from mocosfl.config import ProbeConfig, check_writable
 from mocosfl.manners import setup_logging, user_errors
@@ -27,19 +28,25 @@ def main(config: ProbeConfig) -> None:
             write_report,
         )
         from mocosfl.loggers import log_to_wandb
+        from mocosfl.validate import validate_probe
 
+        if OmegaConf.is_missing(config, "checkpoint"):
+            raise ValueError(
+                "checkpoint=???: name what to probe, checkpoint=<run folder>, a .ckpt file or none"
+            )
+        validate_probe(config)
         encoder, folder, run = _choose(config)
         check_writable(folder)  # before minutes of work
         dataset = dataset_of(encoder, config.data_dir)
         print(f"encoder: {encoder.source}, {encoder.step:,} training steps", flush=True)
         report = probe_encoder(encoder, dataset, config)
         write_report(encoder, report, dataset.classes, folder)
-        if config.wandb and run is not None and encoder.step:
-            log_to_wandb(run, encoder.config, summary(report))
         print(table(report))
         print(f"features {report.feature_seconds:.1f} s, all probes {report.probe_seconds:.1f} s")
         print(f"no weight of the encoder changed (SHA-256 {report.fingerprint[:16]}...)")
         print(f"results: {folder}/results.json, per_class.png, metrics.csv")
+        if config.wandb and run is not None and encoder.step:
+            log_to_wandb(run, encoder.config, summary(report))
 
 
 def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":
@@ -54,15 +61,16 @@ def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":
             )
         run = RunFolder(Path(config.run))
         encoder = fresh_encoder(run.load_config())
-        default = run.path / "probe_untrained"
-    else:
-        path = Path(config.checkpoint)
-        encoder = load_encoder(find_checkpoint(path, config.which))
-        folder = path if path.is_dir() else path.parent.parent
-        run = RunFolder(folder)
-        default = folder / "probe"
-    output = Path(config.output_dir) if config.output_dir else default
-    return encoder, output, run if run.config.is_file() else None
+        return encoder, Path(config.output_dir or run.path / "probe_untrained"), run
+    path = Path(config.checkpoint)
+    file = find_checkpoint(path, config.which)
+    run = RunFolder(path if path.is_dir() else path.parent.parent)
+    if run.config.is_file():
+        folder = run.path / ("probe_best" if file == run.best else "probe")
+        return load_encoder(file), Path(config.output_dir or folder), run
+    if config.output_dir is None:
+        raise ValueError(f"checkpoint={path}: is in no run folder; say where to write, output_dir=")
+    return load_encoder(file), Path(config.output_dir), None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 from mocosfl.config import Config
-from mocosfl.manners import quote_choices, setup_logging, user_errors
+from mocosfl.manners import exit_with_failures, quote_choices, setup_logging, user_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -22,16 +22,21 @@ def main(config: Config) -> None:
         if config.resume is None:
             train(config, RunFolder(Path(config.run_dir)), resume=False)
             return
-        others = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+        overrides = HydraConfig.get().overrides.task
+        others = [o for o in overrides if not o.startswith(("resume=", "data_dir="))]
         if others:
             raise ValueError(
                 f"resume={config.resume}: a resumed run keeps its configuration, so that it ends "
                 f"as if never stopped; leave out {' '.join(others)}, or start a fresh run"
             )
         folder = RunFolder(Path(config.resume))
-        train(folder.load_config(), folder, resume=True)
+        run_config = folder.load_config()
+        if any(override.startswith("data_dir=") for override in overrides):
+            run_config.data_dir = config.data_dir  # the data may have moved
+        train(run_config, folder, resume=True)
 
 
 if __name__ == "__main__":
     sys.argv[1:] = quote_choices(sys.argv[1:])
     main()
+    exit_with_failures()

@@ -24,6 +24,12 @@ from mocosfl.module import MocoSFL
 log = logging.getLogger(__name__)
 
 KNN_BATCH_IMAGES = 500
+# What the progress bar shows beside the kNN monitor: its short name -> the logged one.
+SHOWN = {
+    "loss": "train/loss",
+    "contrast_accuracy": "train/contrast_accuracy",
+    "images/s": "time/images_per_second",
+}
 
 
 class TrainingStopped(RuntimeError):
@@ -51,6 +57,18 @@ def log_values(trainer: pl.Trainer, values: dict[str, float]) -> None:
     """Send values to all loggers, at the step that has just ended."""
     for logger in trainer.loggers:
         logger.log_metrics(values, step=trainer.global_step - 1)
+
+
+def save_if_finite(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> None:
+    """Write a checkpoint, unless a NaN in the weights would replace a good one."""
+    assert trainer.lightning_module is not None
+    if all(bool(p.isfinite().all()) for p in trainer.lightning_module.parameters()):
+        trainer.save_checkpoint(path, weights_only=weights_only)
+
+
+def is_last_step(trainer: pl.Trainer) -> bool:
+    """Return whether the run ends with the step that has just been taken."""
+    return trainer.global_step == trainer.max_steps
 
 
 class LastCheckpoint(Callback):
@@ -82,15 +100,9 @@ class LastCheckpoint(Callback):
         """Save where it is due."""
         step = trainer.global_step
         late = time.monotonic() - self._last_time >= self.every_seconds
-        done = step in (trainer.max_steps, trainer.num_training_batches)
-        if late or done or step % self.every_steps == 0:
-            self._save(trainer, pl_module)
-
-    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # A checkpoint with a NaN in it must never replace a good one.
-        if all(bool(p.isfinite().all()) for p in pl_module.parameters()):
-            trainer.save_checkpoint(self.path, weights_only=False)
-        self._last_time = time.monotonic()
+        if late or is_last_step(trainer) or step % self.every_steps == 0:
+            save_if_finite(trainer, self.path, weights_only=False)
+            self._last_time = time.monotonic()
 
 
 class Alarm(Callback):
@@ -139,19 +151,19 @@ class Alarm(Callback):
         step = trainer.global_step
         assert isinstance(pl_module, MocoSFL)
         output = pl_module.last_output
-        last = step in (trainer.max_steps, trainer.num_training_batches)
-        if output is None or (step % self.every_steps and not last):
+        if output is None or (step % self.every_steps and not is_last_step(trainer)):
             return
         loss, std = float(output.loss), float(output.embedding_std)
         if not math.isfinite(loss):
             raise TrainingStopped(
                 f"the loss is {loss} at step {step}: training diverged in the last "
-                f"{self.every_steps} steps. The last good checkpoint is kept. Lower "
+                f"{self.every_steps} steps. Checkpoints hold the last good state. Lower "
                 "optimizer.server_lr and optimizer.client_lr, or raise moco.temperature"
             )
         passes = 2 if pl_module.federation.server.two_sided else 1
         stuck = abs(loss - pl_module.uniform_loss) < passes * self.loss_margin
-        if not stuck and std >= self.min_std:
+        # Not `std >= min_std`: a step of one row has no spread, and says nothing.
+        if not (stuck or std < self.min_std):
             self.suspicious_since = None
             return
         if self.suspicious_since is None:
@@ -203,18 +215,17 @@ class KnnMonitor(Callback):
         assert isinstance(pl_module, MocoSFL)
         every = self.settings.knn_every_rounds
         due = every and step % (every * pl_module.steps_per_round) == 0
-        last = step in (trainer.max_steps, trainer.num_training_batches)
-        if not (every and (due or last)):
+        if not (every and (due or is_last_step(trainer))):
             return
         start = time.monotonic()
         top1 = self.measure(trainer.datamodule, pl_module)  # type: ignore[attr-defined]
         seconds = time.monotonic() - start
         log_values(trainer, {"val/knn_top1": top1, "val/knn_seconds": seconds})
-        pl_module.log("val/knn_top1", top1, prog_bar=True, logger=False)
+        pl_module.log("kNN", top1, prog_bar=True, logger=False)
         log.info("step %d: kNN %.2f %% (%.1f s)", step, 100 * top1, seconds)
         if top1 > self.best_top1:
             self.best_top1 = top1
-            trainer.save_checkpoint(self.best_path, weights_only=True)
+            save_if_finite(trainer, self.best_path, weights_only=True)
 
     def measure(self, data: FederatedData, module: MocoSFL) -> float:
         """Return the monitor's top-1, a fraction."""
@@ -251,22 +262,29 @@ class KnnMonitor(Callback):
         )
 
 
-class Throughput(Callback):
-    """Logs images a second, and the steps' seconds."""
+class Curves(Callback):
+    """Logs the training metrics, images a second and the steps' seconds.
+
+    Here and not by Lightning's own logging, which writes a step's row after the checkpoint of
+    that step: a run killed in between would lose the row.
+    """
 
     def __init__(self, *, every_steps: int, rows_per_step: int) -> None:
         """Keep the settings.
 
         Args:
-            every_steps: steps averaged over.
+            every_steps: steps between two rows; a row waits for the device.
             rows_per_step: images a step.
         """
         self.every_steps, self.rows_per_step = every_steps, rows_per_step
         self._time, self._step = time.monotonic(), 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and drop what was logged after the checkpoint that we go on from."""
         self._time, self._step = time.monotonic(), trainer.global_step
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsLog):
+                logger.continue_from(trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -276,26 +294,20 @@ class Throughput(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Measure since the last time."""
+        """Log where it is due."""
         step = trainer.global_step
+        assert isinstance(pl_module, MocoSFL)
         if step % self.every_steps:
             return
+        values = {name: float(v) for name, v in pl_module.metrics(batch.round).items()}
         now = time.monotonic()
         seconds = (now - self._time) / (step - self._step)
         self._time, self._step = now, step
-        images = self.rows_per_step / seconds
-        log_values(trainer, {"time/step_seconds": seconds, "time/images_per_second": images})
-        pl_module.log("images/s", images, prog_bar=True, logger=False)
-
-
-class ContinueCurves(Callback):
-    """Takes back what was logged after the checkpoint that a run goes on from."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Cut the curves at the step that comes next."""
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsLog):
-                logger.continue_from(trainer.global_step)
+        values["time/step_seconds"] = seconds
+        values["time/images_per_second"] = self.rows_per_step / seconds
+        log_values(trainer, values)
+        for short, name in SHOWN.items():
+            pl_module.log(short, values[name], prog_bar=True, logger=False)
 
 
 class Bar(TQDMProgressBar):

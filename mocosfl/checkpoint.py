@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mocosfl.build import build_federation, build_split
+from mocosfl.client_pool import mean_of_rows
 from mocosfl.config import Config
 from mocosfl.run_folder import RunFolder
 
@@ -85,7 +86,9 @@ def load_encoder(path: Path) -> Encoder:
     checkpoint = read_checkpoint(path)
     config, state = config_of(checkpoint), checkpoint["state_dict"]
     split = build_split(config)
-    heads = {k.removeprefix(HEADS): v.mean(0) for k, v in state.items() if k.startswith(HEADS)}
+    heads = {
+        k.removeprefix(HEADS): mean_of_rows(v) for k, v in state.items() if k.startswith(HEADS)
+    }
     trunk = {k.removeprefix(TRUNK): v for k, v in state.items() if k.startswith(TRUNK)}
     try:
         split.head.load_state_dict(heads)

@@ -160,7 +160,7 @@ class ClientPool(nn.Module):
             optimizer: holds the SGD buffers of the stacked parameters.
         """
         pool = pool.to(self.pool)
-        if torch.equal(pool, self.pool):
+        if torch.equal(pool, self.pool) and not self.stateless:
             return
         self._leave(optimizer)
         self.pool.copy_(pool)

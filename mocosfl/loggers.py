@@ -47,7 +47,13 @@ def _wandb_logger(config: Config, folder: RunFolder) -> WandbLogger:
         resume="allow" if settings.wandb_mode == "online" else None,
         settings={"silent": True, "console": "off"},
     )
-    logger.log_hyperparams(plain(config))
+    try:
+        logger.log_hyperparams(plain(config))  # the first use, which starts the W&B run
+    except wandb.errors.Error as error:
+        raise ValueError(
+            f"logger.wandb_mode={settings.wandb_mode}: W&B refuses ({error}); run `wandb login` "
+            "or set WANDB_API_KEY, or choose logger=csv"
+        ) from error
     return logger
 
 

@@ -7,7 +7,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+
 log = logging.getLogger(__name__)
+
+# OmegaConf's are about values that are missing, unknown or of a wrong type.
+MISTAKES = (ValueError, OSError, OmegaConfBaseException)
+
+failed_jobs: list[str] = []  # run folders of a sweep's failed jobs
 
 
 def quote_choices(arguments: list[str]) -> list[str]:
@@ -48,13 +57,22 @@ def user_errors() -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, FileNotFoundError, PermissionError, TrainingStopped) as error:
+    except (*MISTAKES, TrainingStopped) as error:
         log.debug("stopped", exc_info=True)
         sys.stderr.write(f"\nmocosfl: {_words(error)}\n")
-        sys.exit(1)
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            failed_jobs.append(HydraConfig.get().runtime.output_dir)  # the other jobs go on
+        else:
+            sys.exit(1)
+
+
+def exit_with_failures() -> None:
+    """End a sweep of which jobs have failed, naming them, with exit code 1."""
+    if failed_jobs:
+        sys.exit("mocosfl: failed: " + ", ".join(failed_jobs))
 
 
 def _words(error: Exception) -> str:
     """Return an error's message, without what OmegaConf wraps around ours in a resolver."""
-    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error))
+    message = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", str(error))
     return message.split("\n    full_key: ")[0]

@@ -58,6 +58,7 @@ class MocoSFL(pl.LightningModule):
         self.num_rounds, self.steps_per_round = num_rounds, steps_per_round
         self.config = config
         self._sync_due = False
+        self._rates: dict[str, float] = {}
         self.last_output: ServerOutput | None = None
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
@@ -70,7 +71,8 @@ class MocoSFL(pl.LightningModule):
         """Run heads, trunk and loss; Lightning's backward gives every client its own gradient."""
         output: ServerOutput = self.federation(batch.view1, batch.view2)
         self.last_output = ServerOutput(*(value.detach() for value in output))
-        self._log_step(self.last_output, batch.round)
+        # The schedule moves on before the callbacks come; these are the rates of this step.
+        self._rates = {group["name"]: group["lr"] for group in self._optimizer().param_groups}
         return output.loss
 
     def optimizer_step(
@@ -117,24 +119,27 @@ class MocoSFL(pl.LightningModule):
         factor = round_factor(kind, num_rounds=self.num_rounds, decay=decay)
         return lambda step: factor(step // self.steps_per_round)
 
-    def _log_step(self, output: ServerOutput, round_index: int) -> None:
-        values: dict[str, Any] = {
+    def metrics(self, round_index: int) -> dict[str, Tensor | float]:
+        """Return what is logged of the last step, by name; tensors stay on the device."""
+        output = self.last_output
+        assert output is not None
+        values: dict[str, Tensor | float] = {
+            "train/loss": output.loss,
+            "train/contrast_accuracy": output.contrast_accuracy,
             "train/embedding_std": output.embedding_std,
-            "train/round": float(round_index),
+            "train/round": round_index,
         }
-        for group in self._optimizer().param_groups:
-            values[f"lr/{group['name']}"] = group["lr"]
-        shown = {"train/loss": output.loss, "train/contrast_accuracy": output.contrast_accuracy}
-        self.log_dict(shown, prog_bar=True)
-        self.log_dict(values)
+        return values | {f"lr/{name}": rate for name, rate in self._rates.items()}
 
     def _optimizer(self) -> Optimizer:
         optimizer: Optimizer = self.optimizers().optimizer  # type: ignore[union-attr]
         return optimizer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the configuration in, as plain values."""
+        """Put the configuration in, as plain values; an encoder alone needs no client bank."""
         checkpoint["config"] = self.config
+        if "optimizer_states" not in checkpoint:
+            del checkpoint["state_dict"]["federation.clients._extra_state"]
 
     @property
     def uniform_loss(self) -> float:

@@ -1,11 +1,16 @@
 """What a run leaves on disk, and where."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mocosfl.config import Config
 
@@ -56,6 +61,24 @@ class RunFolder:
         """The checkpoint with the best kNN monitor, weights only."""
         return self.path / "checkpoints" / "best.ckpt"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running in this folder.
+
+        Raises:
+            ValueError: one does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"run_dir={self.path}: another process is running in this folder; wait for "
+                    "it, or choose another folder"
+                ) from error
+            yield
+
     def save_config(self, config: Config) -> None:
         """Write the resolved configuration."""
         write_atomically(self.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
@@ -65,14 +88,21 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: the folder is not that of a run.
+            ValueError: its config.yaml is not readable.
         """
         if not self.config.is_file():
             raise FileNotFoundError(
-                f"run={self.path}: not a run folder, it has no config.yaml; name the folder that the "
-                "run printed, one below multirun/"
+                f"run={self.path}: not a run folder, it has no config.yaml; name the folder that "
+                "the run printed, one below multirun/"
             )
         schema = OmegaConf.structured(Config)
-        return cast(Config, OmegaConf.merge(schema, OmegaConf.load(self.config)))
+        try:
+            return cast(Config, OmegaConf.merge(schema, OmegaConf.load(self.config)))
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise ValueError(
+                f"{self.config}: not a configuration of this version of mocosfl ({error}); put it "
+                "back as it was"
+            ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

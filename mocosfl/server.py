@@ -78,7 +78,9 @@ class Server(nn.Module):
             keys.append(y.reshape(len(queues), -1, y.shape[1]))  # (Q, B / Q, D)
         # y(query) before y(key): the order of the published two-sided loss.
         self.queue.enqueue(queues, torch.cat(keys[::-1], 1))
-        std = z.detach().std(0).mean() * z.shape[1] ** 0.5
+        # Without Bessel's correction, 0 / 0 for one row, which torch would warn of at each step.
+        std = z.detach().std(0, correction=0).mean() * z.shape[1] ** 0.5
+        std = std if len(z) > 1 else torch.full_like(std, torch.nan)
         return ServerOutput(torch.stack(losses).sum(), result.contrast_accuracy, std)
 
     def _embed(self, smashed: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -14,14 +15,14 @@ from mocosfl.callbacks import (
     Alarm,
     AtomicCheckpoints,
     Bar,
-    ContinueCurves,
+    Curves,
     KnnMonitor,
     LastCheckpoint,
-    Throughput,
 )
 from mocosfl.checkpoint import check_same_run
 from mocosfl.config import Config
 from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.partition import Partition
 from mocosfl.loggers import open_loggers
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
@@ -53,24 +54,34 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         TrainingStopped: the loss is not finite, or the run collapsed.
     """
     validate(config)
-    if config.trainer.num_threads is not None:
-        torch.set_num_threads(config.trainer.num_threads)
-    checkpoint = _checkpoint(folder, config) if resume else None
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(config.trainer.num_threads or num_threads)
+    try:
+        with folder.locked():
+            return _train(config, folder, resume=resume)
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     if not resume:
         _check_fresh(folder)
+    checkpoint = _checkpoint(folder, config) if resume else None
     data = FederatedData(config)
     plan = make_plan(config, data.partition.counts)
+    _check_max_steps(config, plan)
     log.info("the plan\n%s", describe(config, plan))
-    if not resume:
+    if checkpoint is None:
         _write_start(config, folder, data, plan)
+    else:
+        _check_partition(folder, data)
     module = build_module(config, plan.steps_per_round)
-    with open_loggers(config, folder) as run_loggers:
-        trainer = make_trainer(config, folder, plan, run_loggers)
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    curves = read_curves(folder.metrics)
-    if config.callbacks.pictures and curves:
-        shown = {name: curves[name] for name in CURVES if name in curves}
-        pictures.draw_curves(shown, folder.pictures / "curves.png")
+    try:
+        with open_loggers(config, folder) as run_loggers:
+            trainer = make_trainer(config, folder, plan, run_loggers)
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    finally:  # the curves of a run that was stopped by an alarm say why
+        _draw_curves(config, folder)
     log.info("done: %s", folder.path)
     return module
 
@@ -85,8 +96,9 @@ def make_trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         precision=PRECISION[settings.precision],  # type: ignore[arg-type]
-        max_steps=min(max_steps, plan.num_steps),
+        max_steps=max_steps,
         max_epochs=1,
+        limit_train_batches=max_steps,  # the length of the progress bar
         log_every_n_steps=settings.log_every_steps,
         logger=run_loggers,
         callbacks=_callbacks(config, folder, plan),
@@ -103,8 +115,7 @@ def _callbacks(config: Config, folder: RunFolder, plan: Plan) -> list[Callback]:
     """Return the callbacks; the alarm comes before what would save a broken state."""
     settings, every = config.callbacks, config.trainer.log_every_steps
     callbacks: list[Callback] = [
-        ContinueCurves(),
-        Throughput(every_steps=every, rows_per_step=plan.rows_per_step),
+        Curves(every_steps=every, rows_per_step=plan.rows_per_step),
         Alarm(
             every_steps=every,
             window_steps=settings.collapse_window_steps,
@@ -123,22 +134,48 @@ def _callbacks(config: Config, folder: RunFolder, plan: Plan) -> list[Callback]:
     return callbacks
 
 
-def _checkpoint(folder: RunFolder, config: Config) -> Path:
+def _checkpoint(folder: RunFolder, config: Config) -> Path | None:
+    """Return the checkpoint to go on from; None if the run was stopped before its first."""
     if not folder.last.is_file():
-        raise FileNotFoundError(
-            f"resume={folder.path}: there is no {folder.last.relative_to(folder.path)}; the run "
-            "was stopped before its first checkpoint, so start it anew"
-        )
+        log.info("no checkpoint yet in %s: starting at step 0", folder.path)
+        return None
     check_same_run(folder.last, config)
     return folder.last
 
 
 def _check_fresh(folder: RunFolder) -> None:
-    if folder.last.exists() or folder.metrics.exists():
+    if folder.config.exists():
         raise ValueError(
             f"run_dir={folder.path}: holds a run already; continue it with resume={folder.path}, "
             "or choose another folder"
         )
+
+
+def _check_max_steps(config: Config, plan: Plan) -> None:
+    if config.trainer.max_steps > plan.num_steps:
+        raise ValueError(
+            f"trainer.max_steps={config.trainer.max_steps}: the run has only {plan.num_steps} "
+            f"steps, {config.clients.num_rounds} rounds of {plan.steps_per_round}; raise "
+            "clients.num_rounds"
+        )
+
+
+def _check_partition(folder: RunFolder, data: FederatedData) -> None:
+    """Compare what the clients hold now with what they held when the run began."""
+    before = Partition.load(folder.partition)
+    same = np.array_equal(before.order, data.partition.order)
+    if not same or not np.array_equal(before.offsets, data.partition.offsets):
+        raise ValueError(
+            f"resume={folder.path}: the clients would hold other images than when the run began "
+            "(partition.json); put the data set back as it was, or start a fresh run"
+        )
+
+
+def _draw_curves(config: Config, folder: RunFolder) -> None:
+    curves = read_curves(folder.metrics)
+    shown = {name: curves[name] for name in CURVES if name in curves}
+    if config.callbacks.pictures and shown:
+        pictures.draw_curves(shown, folder.pictures / "curves.png")
 
 
 def _write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:

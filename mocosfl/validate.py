@@ -8,12 +8,14 @@ import torch
 from omegaconf import OmegaConf
 
 from mocosfl.build import build_projector, build_split, keys_per_row, pool_size
-from mocosfl.config import ClientSchedule, Config, PartitionKind, Schedule
+from mocosfl.config import ClientSchedule, Config, PartitionKind, ProbeConfig, Schedule
 from mocosfl.data.sources import SOURCES
 from mocosfl.models.split import BACKBONES
 from mocosfl.models.vgg import STAGE_CONVS
 
 ACCELERATORS = ("auto", "cpu", "gpu")
+METHODS = ("mocosfl", "monacosfl")
+NO_GPU = "no GPU here that this PyTorch can use; choose auto or cpu"
 PRECISIONS = ("fp32", "bf16", "fp64")
 WANDB_MODES = ("offline", "online")
 SOURCES_WITH_PATH = ("image_folder", "arrays")
@@ -151,11 +153,20 @@ def _choices(config: Config) -> Iterator[str]:
         ("trainer.accelerator", config.trainer.accelerator, ACCELERATORS),
         ("trainer.precision", config.trainer.precision, PRECISIONS),
         ("logger.wandb_mode", config.logger.wandb_mode, WANDB_MODES),
+        ("method.name", config.method.name, METHODS),
         ("split.bottleneck_stride", config.split.bottleneck_stride, BOTTLENECK_STRIDES),
     ]
     for key, value, known in choices:
         if value not in known:
             yield f"{key}={value}: unknown; choose one of {', '.join(map(str, known))}"
+    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        yield f"trainer.accelerator=gpu: {NO_GPU}"
+    if config.method.align_momentum is (config.method.name == "mocosfl"):
+        yield (
+            f"method.name={config.method.name}, method.align_momentum="
+            f"{config.method.align_momentum}: mocosfl leaves the momentum heads alone, monacosfl "
+            "aligns them; choose method=mocosfl or method=monacosfl"
+        )
     if config.trainer.devices != 1:
         yield f"trainer.devices={config.trainer.devices}: one process so far; set it to 1"
     if config.taressfl.enabled:
@@ -280,3 +291,45 @@ def _monitors(config: Config) -> Iterator[str]:
             f"callbacks.knn_held_out_fraction={c.knn_held_out_fraction}: must be above 0 and "
             "below 1 with callbacks.knn_images=held_out"
         )
+
+
+def validate_probe(config: ProbeConfig) -> None:
+    """Check the configuration of the probes; no value is changed.
+
+    Raises:
+        ValueError: names every broken rule, one a line.
+    """
+    problems = list(_probe(config))
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _probe(config: ProbeConfig) -> Iterator[str]:
+    """Yield a line for each broken rule of the probes."""
+    at_least = [
+        ("seed", config.seed, 0),
+        ("num_epochs", config.num_epochs, 1),
+        ("batch_size", config.batch_size, 2),
+        ("hidden_dim", config.hidden_dim, 1),
+        ("extract_batch_size", config.extract_batch_size, 1),
+        ("knn_num_neighbors", config.knn_num_neighbors, 1),
+    ]
+    for key, value, bound in at_least:
+        if value < bound:
+            yield f"{key}={value}: must be at least {bound}"
+    for key, rate in (
+        ("learning_rate", config.learning_rate),
+        ("knn_temperature", config.knn_temperature),
+    ):
+        if not rate > 0:
+            yield f"{key}={rate}: must be above 0"
+    for fraction in config.label_fractions:
+        if not 0 < fraction <= 1:
+            yield f"label_fractions={list(config.label_fractions)}: each above 0 and at most 1"
+    if config.accelerator not in ACCELERATORS:
+        known = ", ".join(ACCELERATORS)
+        yield f"accelerator={config.accelerator}: unknown; choose one of {known}"
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        yield f"accelerator=gpu: {NO_GPU}"
+    if config.run is not None and config.checkpoint != "none":
+        yield f"run={config.run}: is only read with checkpoint=none; leave it out"

@@ -99,9 +99,9 @@ def test_bank_may_be_exactly_as_large_as_k() -> None:
 def test_k_beyond_the_bank_is_an_error_that_names_the_setting() -> None:
     bank, labels = _clusters(5)
     common = {"temperature": 0.1, "num_classes": 4}
-    with pytest.raises(ValueError, match=r"callbacks\.knn\.num_neighbors=6: .* 5 neighbours"):
+    with pytest.raises(ValueError, match=r"callbacks\.knn_num_neighbors=6: .* 5 neighbours"):
         knn.knn_scores(bank, bank, labels, num_neighbors=6, **common)
-    with pytest.raises(ValueError, match=r"callbacks\.knn\.num_neighbors=5: .* 4 neighbours"):
+    with pytest.raises(ValueError, match=r"callbacks\.knn_num_neighbors=5: .* 4 neighbours"):
         knn.leave_one_out_top1(bank, labels, num_neighbors=5, **common)
-    with pytest.raises(ValueError, match=r"callbacks\.knn\.num_neighbors=0"):
+    with pytest.raises(ValueError, match=r"callbacks\.knn_num_neighbors=0"):
         knn.knn_scores(bank, bank, labels, num_neighbors=0, **common)

@@ -22,6 +22,8 @@ from mocosfl.data.round_plan import RoundPlan, plan_round
 from mocosfl.data.step import Step
 from mocosfl.randomness import torch_generator
 
+MAX_VIEW_BYTES = 2**28
+
 
 class FederationShape(NamedTuple):
     """The numbers that say who trains on what, and when."""
@@ -104,11 +106,13 @@ class StepLoader:
             partition: indices of each client's images.
             shape: see `FederationShape`.
             view_maker: makes the views.
-            block_images: images augmented at a time; at least one step's are.
+            block_images: images augmented at a time, at most; fewer where their views would take
+                over 256 MB, and at least one step's.
         """
         self.partition, self.shape, self.view_maker = partition, shape, view_maker
         rows = shape.pool_size * shape.batch_size
-        self.block_steps = max(1, block_images // rows)
+        fitting = MAX_VIEW_BYTES // (2 * 3 * 4 * view_maker.image_size**2)  # two views, fp32
+        self.block_steps = max(1, min(block_images, fitting) // rows)
         self.next_step = 0
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ Probes and kNN then work on a table of numbers and take seconds, where the publi
 runs the frozen network again in every epoch of the probe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -42,12 +42,13 @@ def extract_features(
             f"images: (N, H, W, 3) uint8 with N >= 1 expected, got {images.shape} {images.dtype}"
         )
     modes = [(module, module.training) for module in encoder.modules()]
+    dtype = next((p.dtype for p in encoder.parameters()), torch.float32)
     encoder.eval()
     try:
         with torch.inference_mode():
             parts = [
-                encoder(_normalised(images[start : start + batch_size], mean, std, device))
-                for start in range(0, len(images), batch_size)
+                encoder(_normalised(batch, mean, std, device).to(dtype))
+                for batch in _batches(images, batch_size)
             ]
             features = torch.cat([part.float().cpu() for part in parts])
     finally:
@@ -57,6 +58,10 @@ def extract_features(
         raise ValueError(f"encoder: features of shape (N, D) expected, got {tuple(features.shape)}")
     # Out of inference mode, so that a probe may keep it for its backward pass.
     return features.clone()
+
+
+def _batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    return (images[start : start + batch_size] for start in range(0, len(images), batch_size))
 
 
 def _normalised(

@@ -118,8 +118,8 @@ def leave_one_out_top1(
 def _check_neighbors(num_neighbors: int, num_available: int, whose: str) -> None:
     if not 1 <= num_neighbors <= num_available:
         raise ValueError(
-            f"callbacks.knn.num_neighbors={num_neighbors}: {whose} {num_available} neighbours; "
-            f"set callbacks.knn.num_neighbors within 1 and {num_available}, or use more images"
+            f"callbacks.knn_num_neighbors={num_neighbors}: {whose} {num_available} neighbours; "
+            f"set callbacks.knn_num_neighbors within 1 and {num_available}, or use more images"
         )
 
 

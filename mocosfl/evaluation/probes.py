@@ -12,8 +12,7 @@ with periods in epochs.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -184,24 +183,12 @@ def _train_probe(
     for epoch in range(settings.num_epochs):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * schedule(epoch)
-        with _one_thread():
-            _train_epoch(model, optimizer, train, _batches(len(train.labels), settings, generator))
+        _train_epoch(model, optimizer, train, _batches(len(train.labels), settings, generator))
         correct = _correct(model, test)
         curve.append(float(correct.mean()))
     best = max(range(len(curve)), key=curve.__getitem__)
     per_class = _per_class(correct, test.labels, num_classes)
     return ProbeResult(name, curve[-1], curve[best], best + 1, tuple(curve), per_class)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep a step on one thread: it is too small to share, 5x slower shared on busy cores."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def _train_epoch(

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -60,6 +62,12 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
             f"dataset.name={encoder.config.dataset.name}: has no test images to probe with; put "
             "test_images.npy and test_labels.npy into its folder"
         )
+    num_training = len(dataset.train.labels)
+    if not 1 <= config.knn_num_neighbors <= num_training:
+        raise ValueError(
+            f"knn_num_neighbors={config.knn_num_neighbors}: must be from 1 to the {num_training} "
+            "training images"
+        )
     before, start = fingerprint(encoder.network), time.monotonic()
     train = _features(encoder, dataset.train, config)
     test = _features(encoder, dataset.test, config)
@@ -83,16 +91,29 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
         decay_factor=DECAY_FACTOR,
     )
     shared: dict[str, Any] = {"num_classes": classes, "settings": settings, "seed": config.seed}
-    jobs = [partial(linear_probe, train, test, **shared)]
+    jobs: list[Callable[[], ProbeResult]] = [partial(linear_probe, train, test, **shared)]
     for fraction in config.label_fractions:
         jobs.append(partial(semi_supervised, train, test, label_fraction=fraction, **shared))
-    # Side by side: a probe's steps are too small to share, so each keeps to one core.
-    with ThreadPoolExecutor(max_workers=min(len(jobs), os.cpu_count() or 1)) as threads:
-        probes = list(threads.map(lambda job: job(), jobs))
+    probes = _side_by_side(jobs)
     after = fingerprint(encoder.network)
     if after != before:
         raise AssertionError("the frozen encoder changed while it was probed")
     return ProbeReport(knn, probes, feature_seconds, time.monotonic() - start, after)
+
+
+def _side_by_side(jobs: list[Callable[[], ProbeResult]]) -> list[ProbeResult]:
+    """Train the probes at once, each on one core: their steps are too small to be shared."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(
+            max_workers=min(len(jobs), os.cpu_count() or 1),
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        ) as threads:
+            return list(threads.map(lambda job: job(), jobs))
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def dataset_of(encoder: Encoder, data_dir: str | None) -> ImageDataset:
@@ -145,7 +166,10 @@ def write_report(
                 "final_top1": probe.final_top1,
                 "best_top1": probe.best_top1,
                 "best_epoch": probe.best_epoch,
-                "per_class": dict(zip(classes, probe.per_class.tolist(), strict=True)),
+                "per_class": {
+                    name: None if math.isnan(top1) else top1  # no test image of that class
+                    for name, top1 in zip(classes, probe.per_class.tolist(), strict=True)
+                },
             }
             for probe in report.probes
         },
