@@ -23,6 +23,7 @@ from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 from PIL import Image
 
+from mocosfl import manners
 from mocosfl.metrics_log import read_metrics
 from mocosfl.run_folder import RunFolder
 
@@ -52,6 +53,8 @@ def command(
         for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
     }
 
+    monkeypatch.setattr(manners, "failed_jobs", [])
+
     def run(script: str, *arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
         GlobalHydra.instance().clear()
@@ -60,7 +63,10 @@ def command(
             runpy.run_path(str(ROOT / script), run_name="__main__")
         except SystemExit as error:
             code = error.code or 0
-        assert isinstance(code, int), code
+        if isinstance(code, str):  # Python itself would print it
+            sys.stderr.write(code)
+            code = 1
+        assert isinstance(code, int)
         return Outcome(code, *capfd.readouterr())
 
     yield run
@@ -320,6 +326,26 @@ def test_finished_run_can_be_resumed_by_its_folder(command: Command, run_copy: R
     assert run_copy.last.read_bytes() == before
 
 
+def test_resumed_run_finds_data_that_have_moved(
+    command: Command, run_copy: RunFolder, data_dir: Path
+):
+    shutil.copytree(data_dir / "digits", "elsewhere/digits")
+    change(run_copy, "data_dir", "gone")
+    outcome = command("train.py", f"resume={run_copy.path}", "data_dir=elsewhere")
+    assert outcome.code == 0, outcome.err
+    assert not Path("gone").exists()
+
+
+def test_sweep_goes_on_behind_a_job_that_fails_and_names_it(command: Command, quick: list[str]):
+    short = ["trainer.max_steps=1", "callbacks.knn_every_rounds=0", "output_dir=runs"]
+    outcome = command("train.py", "-m", *quick, *short, "moco.queue_length=23,400")
+    assert_says(outcome, "moco.queue_length=23: shorter", "mocosfl: failed: ", "/0_digits_mocosfl")
+    assert "1_digits" not in outcome.err
+    (sweep,) = Path("runs").iterdir()
+    done = [RunFolder(path).last.exists() for path in sorted(sweep.glob("[01]_*"))]
+    assert done == [False, True]
+
+
 def test_help_names_every_group_and_both_ways_to_run(command: Command):
     outcome = command("train.py", "--help")
     assert outcome.code == 0
@@ -388,8 +414,14 @@ def test_probe_of_a_damaged_or_foreign_file_is_refused(
     else:
         Path("x.ckpt").write_bytes(quick_run.last.read_bytes()[:9000])
     way_out = {"foreign": "not written by mocosfl; name", "cut off": "copy it again"}
-    outcome = command("linear_probe.py", "checkpoint=x.ckpt", *PROBE)
+    outcome = command("linear_probe.py", "checkpoint=x.ckpt", *PROBE, "output_dir=out")
     assert_says(outcome, "checkpoint=x.ckpt: not ", way_out[damage])
+
+
+def test_probe_of_a_lone_file_asks_where_to_write(command: Command, quick_run: RunFolder):
+    shutil.copy(quick_run.best, "x.ckpt")
+    outcome = command("linear_probe.py", "checkpoint=x.ckpt", *PROBE)
+    assert_says(outcome, "checkpoint=x.ckpt: is in no run folder; say where to write, output_dir=")
 
 
 def test_probe_without_test_images_says_what_is_missing(

@@ -21,6 +21,7 @@ from mocosfl.callbacks import (
     KnnMonitor,
     LastCheckpoint,
     TrainingStopped,
+    save_if_finite,
 )
 from mocosfl.data import datamodule
 from mocosfl.data.datamodule import FederatedData
@@ -105,15 +106,47 @@ def test_resuming_a_finished_run_changes_nothing(
     folder = RunFolder(tmp_path / "copy")
     shutil.copytree(quick_run.path, folder.path)
     train(folder.load_config(), folder, resume=True)
-    files = sorted(f.relative_to(folder.path) for f in folder.path.rglob("*") if f.is_file())
+    files = [f.relative_to(folder.path) for f in folder.path.rglob("[!.]*") if f.is_file()]
     assert len(files) == 6
     for file in files:
         assert (folder.path / file).read_bytes() == (quick_run.path / file).read_bytes(), file
 
 
-def test_run_without_a_checkpoint_cannot_be_resumed(compose_quick: Compose, tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=r"resume=.*no checkpoints/last\.ckpt; .* anew"):
-        train(compose_quick([]), RunFolder(tmp_path / "run"), resume=True)
+def test_run_stopped_before_its_first_checkpoint_resumes_from_the_start(
+    compose_quick: Compose, quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, config = RunFolder(tmp_path / "run"), compose_quick(["trainer.max_steps=3"])
+    with monkeypatch.context() as patch:
+        break_off(patch, 1, behind=Curves)
+        with pytest.raises(SystemExit):
+            train(config, folder, resume=False)
+    assert len(curves(folder)) == 1
+    assert not folder.last.exists()
+    train(config, folder, resume=True)
+    losses, whole = (read_curves(run.metrics)["train/loss"] for run in (folder, quick_run))
+    assert losses == (whole[0][:3], whole[1][:3])
+
+
+def test_data_set_that_changed_meanwhile_is_noticed(quick_run: RunFolder, tmp_path: Path):
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(quick_run.path, folder.path)
+    partition = Partition.load(folder.partition)
+    Partition(partition.order[::-1].copy(), partition.offsets).save(folder.partition)
+    with pytest.raises(ValueError, match=r"resume=.*: the clients would hold other images"):
+        train(folder.load_config(), folder, resume=True)
+
+
+def test_two_processes_do_not_run_in_one_folder(compose_quick: Compose, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked(), pytest.raises(ValueError, match="another process is running in this"):
+        train(compose_quick([]), folder, resume=False)
+    assert not folder.config.exists()
+
+
+def test_more_steps_than_the_rounds_have_are_refused(compose_quick: Compose, tmp_path: Path):
+    config = compose_quick(["trainer.max_steps=22"])
+    with pytest.raises(ValueError, match=r"trainer\.max_steps=22: the run has only 21 steps"):
+        train(config, RunFolder(tmp_path / "run"), resume=False)
 
 
 def test_fresh_run_does_not_write_over_another(compose_quick: Compose, quick_run: RunFolder):
@@ -199,7 +232,7 @@ def look(alarm: Alarm, module: MocoSFL, step: int, *, loss: float, std: float, e
     """Show a step to the alarm."""
     values = (torch.tensor(value) for value in (loss, 0.5, std))
     module.last_output = ServerOutput(*values)
-    trainer: Any = SimpleNamespace(global_step=step, max_steps=end, num_training_batches=end)
+    trainer: Any = SimpleNamespace(global_step=step, max_steps=end)
     alarm.on_train_batch_end(trainer, module, None, None, step - 1)
 
 
@@ -316,8 +349,8 @@ def test_best_checkpoint_is_that_of_the_best_round(
         return SimpleNamespace(
             global_step=step,
             max_steps=25,
-            num_training_batches=28,
             datamodule=None,
+            lightning_module=module,
             loggers=[],
             save_checkpoint=lambda path, weights_only: saved.append((step, path, weights_only)),
         )
@@ -409,11 +442,24 @@ def test_checkpoints_come_by_steps_or_minutes_and_at_the_end(
         trainer: Any = SimpleNamespace(
             global_step=step,
             max_steps=10,
-            num_training_batches=10,
+            lightning_module=module,
             save_checkpoint=lambda *_, step=step, **__: steps.append(step),
         )
         callback.on_train_batch_end(trainer, module, None, None, step - 1)
     assert steps == saved
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_checkpoint_with_a_nan_in_it_is_never_written(module: MocoSFL, weights_only: bool):
+    saved: list[Path] = []
+    trainer: Any = SimpleNamespace(
+        lightning_module=module, save_checkpoint=lambda path, **_: saved.append(path)
+    )
+    save_if_finite(trainer, Path("good"), weights_only=weights_only)
+    with torch.no_grad():
+        next(module.federation.server.projector.parameters()).view(-1)[-1] = math.nan
+    save_if_finite(trainer, Path("bad"), weights_only=weights_only)
+    assert saved == [Path("good")]
 
 
 # ---- Weights & Biases
