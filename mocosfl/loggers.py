@@ -1,6 +1,5 @@
 """Where the curves of a run go: its CSV file and Weights & Biases."""
 
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,6 @@ from mocosfl.build import plain
 from mocosfl.config import Config
 from mocosfl.metrics_log import MetricsLog
 from mocosfl.run_folder import RunFolder, write_atomically
-
-# W&B's remarks on how Lightning calls it are nothing a user can act on.
-os.environ.setdefault("WANDB_SILENT", "true")
 
 
 @contextmanager
@@ -47,6 +43,8 @@ def _wandb_logger(config: Config, folder: RunFolder) -> WandbLogger:
         resume="allow" if settings.wandb_mode == "online" else None,
         settings={"silent": True, "console": "off"},
     )
+    # Lightning 2.6 passes it on even if unset, and W&B then warns of what no user can change.
+    logger._wandb_init.pop("anonymous", None)
     try:
         logger.log_hyperparams(plain(config))  # the first use, which starts the W&B run
     except wandb.errors.Error as error:

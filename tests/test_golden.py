@@ -156,16 +156,8 @@ def replay(trace: Trace, folder: Path) -> dict[str, Any]:
     }
 
 
-# Full-width networks in float64, half a minute of one core each; these two are the lightest.
-QUICK = ("vgg11_cut2", "resnet18_private_queues")
-TRACES = [
-    pytest.param(path, marks=[] if path.stem in QUICK else pytest.mark.slow, id=path.stem)
-    for path in trace_files()
-]
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("path", TRACES)
+@pytest.mark.timeout(900)  # full-width networks in float64: half a minute of an idle core each
+@pytest.mark.parametrize("path", trace_files(), ids=lambda path: path.stem)
 def test_training_reproduces_the_published_trace(path: Path, tmp_path: Path) -> None:
     trace = load_trace(path)
     assert mismatches(trace["expected"], replay(trace, tmp_path)) == []

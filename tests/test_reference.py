@@ -28,7 +28,7 @@ from torch import nn
 
 from mocosfl.models.split import Bottleneck
 
-CHEAPEST = ("resnet18_private_queues", "vgg11_cut2")
+CHEAPEST = ("vgg11_cut2",)
 
 
 def chosen_traces() -> list[Path]:
