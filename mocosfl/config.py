@@ -4,12 +4,12 @@ Hydra checks types and unknown keys against it; rules across fields are in `vali
 default lives in `conf/`. One line with meaning and unit stands behind each field.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -325,12 +325,15 @@ def check_writable(folder: Path) -> None:
         ValueError: it cannot.
     """
     folder = folder.absolute()
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+    try:
+        nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        # By trying: permission bits tell nothing of read-only and special file systems.
+        with TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
         raise ValueError(
-            f"output_dir: cannot write to {folder} ({nearest} is not a writable folder); "
-            "choose another, as in output_dir=runs"
-        )
+            f"output_dir: cannot write to {folder} ({error}); choose another, as in output_dir=runs"
+        ) from error
 
 
 def choose_run_dir(resume: str | None, fresh: str) -> str:
