@@ -69,6 +69,7 @@ def tiny_overrides(data_dir: Path) -> list[str]:
     return [
         f"data_dir={data_dir}",
         "dataset=digits",
+        "partition=shards",
         "clients.num_clients=40",
         "clients.batch_size=3",
         "clients.syncs_per_round=2",
@@ -93,6 +94,7 @@ def tiny_overrides(data_dir: Path) -> list[str]:
 
 QUICK = [
     "dataset=digits",
+    "partition=shards",
     "clients.num_clients=100",
     "clients.batch_size=2",
     "clients.syncs_per_round=2",

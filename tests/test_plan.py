@@ -15,7 +15,7 @@ from mocosfl.plan import describe, make_plan, megabytes
 
 HEAD = 3 * 64 * 3 * 3 + 2 * 64  # the stem's convolution and its GroupNorm: 1,856
 LATENT = 64 * 32 * 32  # values of an image's smashed data
-CIFAR = ["dataset=cifar10", "clients=1000"]
+CIFAR = ["partition=shards", "dataset=cifar10", "clients=1000"]
 FIFTY_EACH = np.full(1000, 50)
 
 

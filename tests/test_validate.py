@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from mocosfl.config import Config
 from mocosfl.validate import validate
 
-HUNDRED = ["clients=100"]  # not what the default run happens to be
+HUNDRED = ["partition=shards", "clients=100"]  # not what the default run happens to be
 # Key, a value that breaks its bound, the rule. All are broken at once: one validation for all.
 OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("seed", -1, "must be at least 0"),
