@@ -10,8 +10,9 @@ from torch import Tensor, nn
 class KeyQueue(nn.Module):
     """Ring buffers of the newest keys; the place to write next is kept for each.
 
-    Source: He et al. 2020, "Momentum contrast", algorithm 1. The published MocoSFL starts a batch
-    anew where it would run over the end; here it wraps in the middle of the batch.
+    A batch that runs over the end wraps in its middle, so that exactly L keys are kept.
+
+    Source: He et al. 2020, "Momentum contrast", algorithm 1.
     """
 
     keys: Tensor  # (Q, L, D), each key of length 1

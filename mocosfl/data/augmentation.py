@@ -11,7 +11,7 @@ image and two batched products; so is the blur. Inside, images are three planes 
 that colour arithmetic runs over contiguous memory, and an operation touches only the images that
 drew it.
 
-Differs from the published code: floats between the operations, because PIL's 8 bits after each are
+Differs from pipelines on PIL images: floats between the operations, because 8 bits after each are
 an accident of storage; the blur is a true Gaussian with reflected borders, because PIL's is an
 approximation by boxes.
 

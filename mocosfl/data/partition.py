@@ -172,7 +172,7 @@ def _check_classes_per_client(
 def _deal_shards(
     labels: _Ints, num_clients: int, classes_per_client: int, generator: np.random.Generator
 ) -> Partition:
-    # Differs from the published code: the remainder of the division is dealt too, not dropped.
+    # Shards differ by an image where the division leaves a remainder: every image is dealt.
     num_shards = num_clients * classes_per_client
     starts = _equal_offsets(len(labels), num_shards)
     dealt = generator.permutation(num_shards)  # client-major

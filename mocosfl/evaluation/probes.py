@@ -1,11 +1,11 @@
 """Small classifiers on cached features: the linear probe and the semi-supervised heads.
 
 The encoder is frozen and its features are computed once (`features.extract_features`), so that
-100 epochs are quick, tiny steps. Features are used as they are, as published, not
+100 epochs are quick, tiny steps. Features are used as they are, not
 standardised.
 
 Every probe reports two accuracies. `final_top1` is the last epoch's: it is the result. `best_top1`
-is the best epoch's by the test images themselves: the published papers quote it, and it flatters.
+is the best epoch's by the test images themselves, and it flatters.
 
 Differs from the published code: schedules run over epochs, because theirs are stepped per batch
 with periods in epochs.
