@@ -26,6 +26,7 @@ OVERRIDES = [
     f"data_dir={DATA_DIR}",
     "dataset=cifar10",
     "clients=1000",
+    "partition=shards",
     "backbone.width=8",
     "trainer.accelerator=cpu",
     "trainer.progress_bar=false",
