@@ -1,7 +1,7 @@
 """Rules across the fields of the configuration, checked before anything is built or read."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -95,9 +95,7 @@ def _ranges(config: Config) -> Iterator[str]:
         at_least.append(("moco.projector_hidden", m.projector_hidden, 1))
     if config.trainer.num_threads is not None:
         at_least.append(("trainer.num_threads", config.trainer.num_threads, 1))
-    for key, value, bound in at_least:
-        if not value >= bound:  # so that NaN fails too
-            yield f"{key}={value}: must be at least {bound}"
+    yield from _too_small(at_least)
     fractions = [
         ("moco.momentum", m.momentum),
         ("optimizer.momentum", o.momentum),
@@ -112,11 +110,23 @@ def _ranges(config: Config) -> Iterator[str]:
         ("callbacks.knn_temperature", config.callbacks.knn_temperature),
         ("callbacks.checkpoint_every_minutes", config.callbacks.checkpoint_every_minutes),
     ]
-    for key, value in positive:
-        if not value > 0:
-            yield f"{key}={value}: must be above 0"
+    yield from _not_positive(positive)
     if config.trainer.max_steps < 1 and config.trainer.max_steps != -1:
         yield f"trainer.max_steps={config.trainer.max_steps}: must be at least 1, or -1 for all"
+
+
+def _too_small(values: Iterable[tuple[str, float, float]]) -> Iterator[str]:
+    """Yield a line for each (key, value, bound) below its bound."""
+    for key, value, bound in values:
+        if not value >= bound:  # so that NaN fails too
+            yield f"{key}={value}: must be at least {bound}"
+
+
+def _not_positive(values: Iterable[tuple[str, float]]) -> Iterator[str]:
+    """Yield a line for each (key, value) that is not above 0."""
+    for key, value in values:
+        if not value > 0:
+            yield f"{key}={value}: must be above 0"
 
 
 def _augmentation(config: Config) -> Iterator[str]:
@@ -314,15 +324,13 @@ def _probe(config: ProbeConfig) -> Iterator[str]:
         ("extract_batch_size", config.extract_batch_size, 1),
         ("knn_num_neighbors", config.knn_num_neighbors, 1),
     ]
-    for key, value, bound in at_least:
-        if value < bound:
-            yield f"{key}={value}: must be at least {bound}"
-    for key, rate in (
-        ("learning_rate", config.learning_rate),
-        ("knn_temperature", config.knn_temperature),
-    ):
-        if not rate > 0:
-            yield f"{key}={rate}: must be above 0"
+    yield from _too_small(at_least)
+    yield from _not_positive(
+        [
+            ("learning_rate", config.learning_rate),
+            ("knn_temperature", config.knn_temperature),
+        ]
+    )
     for fraction in config.label_fractions:
         if not 0 < fraction <= 1:
             yield f"label_fractions={list(config.label_fractions)}: each above 0 and at most 1"

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from mocosfl.schedule import cosine
+
 
 @dataclass(frozen=True)
 class ProbeSettings:
@@ -159,7 +161,7 @@ def _linear(num_inputs: int, num_outputs: int, generator: torch.Generator) -> nn
 
 
 def _cosine(settings: ProbeSettings) -> Callable[[int], float]:
-    return lambda epoch: 0.5 * (1.0 + math.cos(math.pi * epoch / settings.num_epochs))
+    return lambda epoch: cosine(epoch / settings.num_epochs)
 
 
 def _steps(settings: ProbeSettings) -> Callable[[int], float]:
