@@ -32,6 +32,16 @@ class PartitionKind(Enum):
     iid = "iid"
     shards = "shards"
     dirichlet = "dirichlet"
+    quantity_skew = "quantity_skew"
+    file = "file"
+
+
+class Averaging(Enum):
+    """What the clients are given at a sync (`averaging.kind`)."""
+
+    mean = "mean"
+    by_images = "by_images"
+    divergence_aware = "divergence_aware"
 
 
 class ClientState(Enum):
@@ -75,21 +85,24 @@ class DatasetConfig:
     """`dataset=`: where the images come from."""
 
     name: str = MISSING  # folder of the cache under data_dir
-    source: str = MISSING  # digits, a public set such as cifar10, image_folder or arrays
+    source: str = MISSING  # digits, a public set such as cifar10, image_folder, pictures or arrays
     image_size: int = MISSING  # side of the square images, pixels
     num_classes: int = MISSING  # labels are 0 .. num_classes - 1
+    num_train_images: int | None = MISSING  # for figures where the data are not there; null: unknown
     mean: list[float] = MISSING  # per channel, of images scaled to [0, 1]
     std: list[float] = MISSING  # per channel, of images scaled to [0, 1]
-    path: str | None = MISSING  # image_folder: its root; arrays: the folder of the .npy files
+    path: str | None = MISSING  # image_folder, pictures: the root; arrays: the folder of the files
     download: bool = MISSING  # whether a missing data set may be fetched from its public site
     test_fraction: float = MISSING  # set aside as test images where the source has no test split
+    num_workers: int = MISSING  # pictures: threads that decode and crop ahead of training; at least 1
 
 
 @dataclass
 class SplitConfig:
     """`split=`: where the network is cut."""
 
-    cut_layer: int = MISSING  # units on the client: 1 = stem only, 2 = stem and first block, ...
+    # Units on the client: 1 = stem only, 2 = stem and first block, ...; null: the whole network.
+    cut_layer: int | None = MISSING
     bottleneck_channels: int | None = MISSING  # channels sent up; null: no bottleneck pair
     bottleneck_stride: int = MISSING  # 1, 2 or 4: height and width shrink by so much
     bottleneck_kernel: int = MISSING  # kernel size of the pair, odd
@@ -101,10 +114,11 @@ class SplitConfig:
 class PartitionConfig:
     """`partition=`: how the training images are dealt to the clients."""
 
-    kind: PartitionKind = MISSING  # iid, shards or dirichlet
+    kind: PartitionKind = MISSING  # iid, shards, dirichlet, quantity_skew or file
     classes_per_client: int = MISSING  # shards: label shards dealt to a client; 2 of 10 published
-    alpha: float = MISSING  # dirichlet: concentration; small is skewed
-    min_images: int = MISSING  # dirichlet: no client has fewer images
+    alpha: float = MISSING  # dirichlet, quantity_skew: concentration; small is skewed
+    min_images: int = MISSING  # dirichlet, quantity_skew: no client has fewer images
+    path: str | None = MISSING  # file: a partition.json, or the folder of a run that has one
 
 
 @dataclass
@@ -116,7 +130,34 @@ class ClientsConfig:
     syncs_per_round: int = MISSING  # F, times a round that the heads are averaged
     participation: float = MISSING  # fraction of the clients in a round's pool, (0, 1]
     num_rounds: int = MISSING  # rounds of the whole run; a round is a pass over a client's images
+    dropout_probability: float = MISSING  # that a client of the pool misses a step, [0, 1)
     client_state: ClientState = MISSING  # bank: each client keeps its own; stateless: nothing kept
+
+
+@dataclass
+class HeterogeneityConfig:
+    """`heterogeneity=`: rich clients with more images and larger batches than the others."""
+
+    rich_fraction: float = MISSING  # part of the clients that are rich, [0, 1); 0: all are alike
+    rich_data_fraction: float = MISSING  # part of the images that the rich hold together, (0, 1)
+    rich_batch_factor: int = MISSING  # their batch is so many times clients.batch_size
+
+
+@dataclass
+class AveragingConfig:
+    """`averaging=`: what the clients are given at a sync."""
+
+    kind: Averaging = MISSING  # mean, by_images (weighted) or divergence_aware
+    divergence_strength: float = MISSING  # divergence_aware: own share mu at the first sync, (0, 1]
+
+
+@dataclass
+class SavingConfig:
+    """`saving=`: rounds without traffic while the loss hardly falls."""
+
+    enabled: bool = MISSING  # whether rounds may go from full traffic to uploads alone, to none
+    warmup_rounds: int = MISSING  # rounds with full traffic at the start; 10 published
+    loss_threshold: float = MISSING  # nats; a round whose loss falls by less saves a step more
 
 
 @dataclass
@@ -130,8 +171,8 @@ class TaressflConfig:
 class BackboneConfig:
     """`backbone=`: the network."""
 
-    name: str = MISSING  # resnet18/34/50/101/152, vgg11/13/16/19
-    width: int = MISSING  # channels of the first stage, a multiple of 4; 64 published
+    name: str = MISSING  # resnet18/34/50/101/152, vgg11/13/16/19, mobilenetv2
+    width: int = MISSING  # channels of the first unit, a multiple of 4; 64 (MobileNetV2: 32) published
 
 
 @dataclass
@@ -175,8 +216,11 @@ class MocoConfig:
 class MethodConfig:
     """`method=`: the federated algorithm."""
 
-    name: str = MISSING  # mocosfl or monacosfl
+    name: str = MISSING  # mocosfl, monacosfl, fl_moco, central_moco, or {sfl,central}_supervised
     align_momentum: bool = MISSING  # a sync averages the momentum heads too (MonAcoSFL)
+    whole_network: bool = MISSING  # the whole network on each client, no cut
+    supervised: bool = MISSING  # cross-entropy with the labels in place of the contrastive loss
+    local_epochs: int = MISSING  # passes over a client's images in a round; 1 published
 
 
 @dataclass
@@ -236,6 +280,8 @@ class CallbacksConfig:
     collapse_loss_margin: float = MISSING  # nats a pass; this close to the uniform loss is stuck
     collapse_min_std: float = MISSING  # spread of the embeddings times sqrt(D), below: collapsed
     pictures: bool = MISSING  # partition heat map, views, curves
+    measure_client_memory: bool = MISSING  # run a client in a process of its own at the end
+    probe_at_end: bool = MISSING  # linear probe and kNN on test images after the last step
 
 
 @dataclass
@@ -246,12 +292,16 @@ class Config:
     data_dir: str = MISSING  # folder of the data sets' caches
     output_dir: str = MISSING  # runs write into folders below it
     run_dir: str = MISSING  # where this run writes
+    sweep_name: str = MISSING  # a sweep writes into output_dir/<sweep_name>, and goes on there
     resume: str | None = None  # folder of a run to continue
     notes: str = ""  # free text kept with the run
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     clients: ClientsConfig = field(default_factory=ClientsConfig)
+    heterogeneity: HeterogeneityConfig = field(default_factory=HeterogeneityConfig)
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    saving: SavingConfig = field(default_factory=SavingConfig)
     taressfl: TaressflConfig = field(default_factory=TaressflConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     moco: MocoConfig = field(default_factory=MocoConfig)

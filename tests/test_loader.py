@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mocosfl.data.augmentation import ViewSettings
-from mocosfl.data.loader import FederationShape, StepLoader, ViewMaker
+from mocosfl.data.loader import FederationShape, StepLoader
+from mocosfl.data.view_maker import ViewMaker
 from mocosfl.data.partition import Partition
 from mocosfl.data.round_plan import plan_round, steps_per_round
 from mocosfl.data.step import Step

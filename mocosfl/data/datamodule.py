@@ -11,10 +11,11 @@ import torch
 from mocosfl.build import pool_size, view_settings
 from mocosfl.config import Config, KnnImages
 from mocosfl.data.cache import ImageDataset
-from mocosfl.data.loader import FederationShape, StepLoader, ViewMaker
+from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.partition import Partition, make_partition
 from mocosfl.data.round_plan import steps_per_round
 from mocosfl.data.sources import load_dataset
+from mocosfl.data.view_maker import ViewMaker
 from mocosfl.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]

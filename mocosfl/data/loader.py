@@ -11,15 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mocosfl.data.augmentation import (
-    ViewSettings,
-    draw_uniforms,
-    make_views,
-    parameters_from_uniforms,
-)
+from mocosfl.data.augmentation import draw_uniforms
 from mocosfl.data.partition import Partition
 from mocosfl.data.round_plan import RoundPlan, plan_round
 from mocosfl.data.step import Step
+from mocosfl.data.view_maker import ViewMaker
 from mocosfl.randomness import torch_generator
 
 MAX_VIEW_BYTES = 2**28
@@ -34,55 +30,6 @@ class FederationShape(NamedTuple):
     pool_size: int
     batch_size: int
     syncs_per_round: int
-
-
-class ViewMaker:
-    """Makes both views of images, a block of steps at a time, on the training device."""
-
-    def __init__(
-        self,
-        images: npt.NDArray[np.uint8],
-        settings: ViewSettings,
-        *,
-        mean: list[float],
-        std: list[float],
-        device: torch.device,
-    ) -> None:
-        """Keep what a view needs.
-
-        Args:
-            images: (N, H, W, 3), square, may be memory-mapped.
-            settings: of the random views.
-            mean: per channel, of images scaled to [0, 1].
-            std: per channel.
-            device: where the views are made.
-        """
-        self.images, self.settings, self.mean, self.std = images, settings, mean, std
-        self.device = device
-        self.image_size = images.shape[1]
-
-    def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Return images (R, 3, H, W) uint8 on the device."""
-        order = np.argsort(indices)  # a memory-mapped file is read from front to back
-        pixels = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
-        pixels[order] = self.images[indices[order]]
-        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
-
-    def views(self, images: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both views (R, 3, H, W) of images (R, 3, H, W), from uniforms (2, R, ...)."""
-        views = [
-            make_views(
-                images,
-                parameters_from_uniforms(
-                    self.settings, numbers, source_size=self.image_size
-                ),
-                output_size=self.image_size,
-                mean=self.mean,
-                std=self.std,
-            )
-            for numbers in uniforms
-        ]
-        return views[0], views[1]
 
 
 class StepLoader:
@@ -170,8 +117,7 @@ class StepLoader:
         uniforms = torch.cat(
             [self._uniforms(plan.round, step, indices[0].size) for step in steps], dim=1
         )
-        images = self.view_maker.read(indices.ravel())
-        views = self.view_maker.views(images, uniforms)
+        views = self.view_maker.views(indices.ravel(), uniforms)
         view1, view2 = (view.unflatten(0, indices.shape) for view in views)
         return view1, view2
 
