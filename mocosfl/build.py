@@ -1,20 +1,27 @@
 """From the configuration to the parts that train."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
+from mocosfl.averaging import Averager
 from mocosfl.client_pool import ClientPool
-from mocosfl.config import ClientState, Config, Symmetric
+from mocosfl.config import Averaging, ClientState, Config, Symmetric
 from mocosfl.data.augmentation import ViewSettings
 from mocosfl.federation import Federation
 from mocosfl.models.projector import Projector
 from mocosfl.models.split import Bottleneck, Split, split_backbone
+from mocosfl.models.whole_network import WholeNetwork
 from mocosfl.module import MocoSFL, OptimizerSettings
 from mocosfl.queue import KeyQueue
 from mocosfl.randomness import torch_generator
-from mocosfl.server import Server
+from mocosfl.saving import CommunicationSaving, SmashedStore
+from mocosfl.server import Server, SupervisedServer
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -29,6 +36,18 @@ def plain(config: Config) -> dict[str, Any]:
 def pool_size(config: Config) -> int:
     """Return P, the clients in a round's pool."""
     return round(config.clients.num_clients * config.clients.participation)
+
+
+def num_rich_clients(config: Config) -> int:
+    """Return how many clients are rich: the first of all, see `heterogeneity`."""
+    return round(config.heterogeneity.rich_fraction * config.clients.num_clients)
+
+
+def batch_sizes(config: Config) -> npt.NDArray[np.int64]:
+    """Return b of each client, (N,): the rich come first."""
+    sizes = np.full(config.clients.num_clients, config.clients.batch_size)
+    sizes[: num_rich_clients(config)] *= config.heterogeneity.rich_batch_factor
+    return sizes
 
 
 def keys_per_row(config: Config) -> int:
@@ -57,40 +76,76 @@ def build_split(config: Config) -> Split:
     )
 
 
-def build_federation(config: Config) -> Federation:
-    """Build clients and server; a pure function of the configuration and its seed."""
+def build_federation(config: Config, counts: npt.NDArray[np.int64] | None = None) -> Federation:
+    """Build clients and server; a pure function of the configuration and its seed.
+
+    Args:
+        config: a valid configuration.
+        counts: (N,) images of each client; needed by `averaging=by_images` when clients train.
+    """
     # Layers draw their start values from PyTorch's global generator; it is put back behind us.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_generator(config.seed, "weights").initial_seed())
         split = build_split(config)
         projector = build_projector(config, split)
+    method = config.method
+    head: nn.Module = split.head
+    trunk: nn.Module = split.trunk
+    if method.whole_network:
+        head, trunk = WholeNetwork(split.head.units, projector), nn.Identity()
+        projector = nn.Identity()
     clients = ClientPool(
-        split.head,
+        head,
         num_clients=config.clients.num_clients,
         pool_size=pool_size(config),
         momentum=config.moco.momentum,
         stateless=config.clients.client_state is ClientState.stateless,
         frozen=config.optimizer.client_lr == 0,
+        averager=_build_averager(config, counts),
     )
-    server = Server(
-        split.trunk,
+    return Federation(
+        clients,
+        _build_server(config, trunk, projector),
+        both_views=config.moco.symmetric is Symmetric.full and not method.supervised,
+        align_momentum=method.align_momentum and not method.supervised,
+        whole_network=method.whole_network,
+    )
+
+
+def _build_averager(config: Config, counts: npt.NDArray[np.int64] | None) -> Averager | None:
+    averaging = config.averaging
+    if averaging.kind is Averaging.by_images and counts is None:
+        return None  # an untrained encoder is asked for, without data
+    return Averager(
+        averaging.kind.name,
+        num_clients=config.clients.num_clients,
+        strength=averaging.divergence_strength,
+        image_counts=None if counts is None else torch.from_numpy(counts),
+    )
+
+
+def _build_server(
+    config: Config, trunk: nn.Module, projector: nn.Module
+) -> Server | SupervisedServer:
+    if config.method.supervised:
+        return SupervisedServer(trunk, projector, config.dataset.num_classes)
+    return Server(
+        trunk,
         projector,
         _build_queue(config),
         temperature=config.moco.temperature,
         momentum=config.moco.momentum,
         two_sided=config.moco.symmetric is Symmetric.server,
     )
-    return Federation(
-        clients,
-        server,
-        both_views=config.moco.symmetric is Symmetric.full,
-        align_momentum=config.method.align_momentum,
-    )
 
 
-def build_projector(config: Config, split: Split) -> Projector:
-    """Build the projector for a trunk's features."""
+def build_projector(config: Config, split: Split) -> nn.Module:
+    """Build the projector for a trunk's features; the classifier of a supervised method."""
     moco = config.moco
+    if config.method.supervised:
+        return Projector(
+            split.feature_dim, hidden_dim=None, embedding_dim=config.dataset.num_classes
+        )
     hidden = moco.projector_hidden
     if hidden is not None and moco.projector_expands:
         hidden *= split.expansion
@@ -112,8 +167,21 @@ def _build_queue(config: Config) -> KeyQueue:
     )
 
 
-def build_module(config: Config, steps_per_round: int) -> MocoSFL:
-    """Build what Lightning trains."""
+def build_module(
+    config: Config,
+    steps_per_round: int,
+    *,
+    counts: npt.NDArray[np.int64] | None = None,
+    smashed_folder: Path | None = None,
+) -> MocoSFL:
+    """Build what Lightning trains.
+
+    Args:
+        config: a valid configuration.
+        steps_per_round: S.
+        counts: (N,) images of each client, see `build_federation`.
+        smashed_folder: where `saving=by_loss` keeps a round's smashed data.
+    """
     optimizer = config.optimizer
     settings = OptimizerSettings(
         server_lr=optimizer.server_lr,
@@ -126,11 +194,24 @@ def build_module(config: Config, steps_per_round: int) -> MocoSFL:
         step_decay_client=optimizer.step_decay_client,
     )
     return MocoSFL(
-        build_federation(config),
+        build_federation(config, counts),
         settings,
         num_rounds=config.clients.num_rounds,
         steps_per_round=steps_per_round,
         config=plain(config),
+        saving=_build_saving(config, smashed_folder),
+    )
+
+
+def _build_saving(config: Config, folder: Path | None) -> CommunicationSaving | None:
+    if not config.saving.enabled:
+        return None
+    assert folder is not None
+    return CommunicationSaving(
+        SmashedStore(folder),
+        warmup_rounds=config.saving.warmup_rounds,
+        loss_threshold=config.saving.loss_threshold,
+        seed=config.seed,
     )
 
 

@@ -28,6 +28,7 @@ KNN_BATCH_IMAGES = 500
 SHOWN = {
     "loss": "train/loss",
     "contrast_accuracy": "train/contrast_accuracy",
+    "accuracy": "train/accuracy",
     "images/s": "time/images_per_second",
 }
 
@@ -160,7 +161,7 @@ class Alarm(Callback):
                 f"{self.every_steps} steps. Checkpoints hold the last good state. Lower "
                 "optimizer.server_lr and optimizer.client_lr, or raise moco.temperature"
             )
-        passes = 2 if pl_module.federation.server.two_sided else 1
+        passes = pl_module.federation.server.num_passes
         stuck = abs(loss - pl_module.uniform_loss) < passes * self.loss_margin
         # Not `std >= min_std`: a step of one row has no spread, and says nothing.
         if not (stuck or std < self.min_std):
@@ -246,7 +247,7 @@ class KnnMonitor(Callback):
     def _encoder(self, module: MocoSFL) -> nn.Module:
         encoder = module.federation.encoder()
         if self.settings.knn_features is FeatureKind.projection:
-            return nn.Sequential(*encoder, module.federation.server.projector)
+            return nn.Sequential(*encoder, module.federation.projector())
         return encoder
 
     def _features(
@@ -269,19 +270,18 @@ class Curves(Callback):
     that step: a run killed in between would lose the row.
     """
 
-    def __init__(self, *, every_steps: int, rows_per_step: int) -> None:
+    def __init__(self, *, every_steps: int) -> None:
         """Keep the settings.
 
         Args:
             every_steps: steps between two rows; a row waits for the device.
-            rows_per_step: images a step.
         """
-        self.every_steps, self.rows_per_step = every_steps, rows_per_step
-        self._time, self._step = time.monotonic(), 0
+        self.every_steps = every_steps
+        self._time, self._step, self._num_images = time.monotonic(), 0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and drop what was logged after the checkpoint that we go on from."""
-        self._time, self._step = time.monotonic(), trainer.global_step
+        self._time, self._step, self._num_images = time.monotonic(), trainer.global_step, 0
         for logger in trainer.loggers:
             if isinstance(logger, MetricsLog):
                 logger.continue_from(trainer.global_step)
@@ -297,17 +297,24 @@ class Curves(Callback):
         """Log where it is due."""
         step = trainer.global_step
         assert isinstance(pl_module, MocoSFL)
+        self._num_images += len(batch.view1)
+        # At each sync, since the next one would hide it; a sync waits for the device anyway.
+        divergence = {name: float(v) for name, v in pl_module.divergence().items()}
         if step % self.every_steps:
+            if divergence:
+                log_values(trainer, divergence)
             return
         values = {name: float(v) for name, v in pl_module.metrics(batch.round).items()}
         now = time.monotonic()
-        seconds = (now - self._time) / (step - self._step)
-        self._time, self._step = now, step
-        values["time/step_seconds"] = seconds
-        values["time/images_per_second"] = self.rows_per_step / seconds
+        seconds = now - self._time
+        values["time/step_seconds"] = seconds / (step - self._step)
+        values["time/images_per_second"] = self._num_images / seconds
+        values |= divergence
+        self._time, self._step, self._num_images = now, step, 0
         log_values(trainer, values)
         for short, name in SHOWN.items():
-            pl_module.log(short, values[name], prog_bar=True, logger=False)
+            if name in values:
+                pl_module.log(short, values[name], prog_bar=True, logger=False)
 
 
 class Bar(TQDMProgressBar):

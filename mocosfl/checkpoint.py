@@ -9,15 +9,15 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from mocosfl.averaging import mean_of_rows
 from mocosfl.build import build_federation, build_split
-from mocosfl.client_pool import mean_of_rows
 from mocosfl.config import Config
 from mocosfl.run_folder import RunFolder
 
 HEADS = "federation.clients.online."
 TRUNK = "federation.server.trunk."
 # Where a run writes and how it shows itself; everything else shapes its result.
-FREE_KEYS = ("run_dir", "output_dir", "data_dir", "resume", "notes", "logger")
+FREE_KEYS = ("run_dir", "sweep_name", "output_dir", "data_dir", "resume", "notes", "logger")
 
 
 class Encoder(NamedTuple):
@@ -89,6 +89,8 @@ def load_encoder(path: Path) -> Encoder:
     heads = {
         k.removeprefix(HEADS): mean_of_rows(v) for k, v in state.items() if k.startswith(HEADS)
     }
+    # Of a whole network, what is behind the features is left out.
+    heads = {name: tensor for name, tensor in heads.items() if not name.startswith("projector.")}
     trunk = {k.removeprefix(TRUNK): v for k, v in state.items() if k.startswith(TRUNK)}
     try:
         split.head.load_state_dict(heads)

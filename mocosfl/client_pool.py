@@ -3,12 +3,17 @@
 N: clients in all. P: clients in the pool. b: images a client.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim import Optimizer
 
+from mocosfl.averaging import Averager, Spread, divergences, mean_of_rows, spread
+from mocosfl.step import ClientGroup, rows_by_group
 from mocosfl.ema import update_ema
 from mocosfl.folding import fold, fold_images, load_single, stacked_state, unfold_images
 
@@ -54,16 +59,11 @@ class ClientRows:
         return held.nbytes
 
 
-def mean_of_rows(stacked: Tensor) -> Tensor:
-    """Return the mean over the first dimension; where all rows are equal, not a bit changes."""
-    return stacked[0] + (stacked - stacked[0]).mean(0)
-
-
 class Smashed(NamedTuple):
-    """What the clients send up, in pool order."""
+    """What the clients send up, in the order of the step's rows."""
 
-    query: Tensor  # (P * b, c, h, w), with gradient unless the heads are frozen
-    key: Tensor  # (P * b, c, h, w), without gradient
+    query: Tensor  # (B, c, h, w), with gradient unless the heads are frozen
+    key: Tensor | None  # (B, c, h, w), without gradient; None where there is no key view
 
 
 class ClientPool(nn.Module):
@@ -84,6 +84,7 @@ class ClientPool(nn.Module):
         momentum: float,
         stateless: bool,
         frozen: bool,
+        averager: Averager | None = None,
     ) -> None:
         """Give every client a copy of one head.
 
@@ -96,8 +97,12 @@ class ClientPool(nn.Module):
                 of the last pool's momentum heads, and an empty SGD buffer; memory is that of the
                 pool whatever N is. False: each client keeps its own.
             frozen: the heads are not trained.
+            averager: what a sync gives them; None for the plain mean.
         """
         super().__init__()
+        self.averager = averager or Averager(
+            "mean", num_clients=num_clients, strength=1.0, image_counts=None
+        )
         self.head = head.requires_grad_(False)  # the shape of a single head, for `average_head`
         self.online = fold(head, pool_size).requires_grad_(not frozen)
         self.momentum = fold(head, pool_size).requires_grad_(False)
@@ -111,45 +116,119 @@ class ClientPool(nn.Module):
         # Whether the stacks hold anything that the bank does not.
         self._online_changed = self._momentum_changed = False
 
-    def forward(self, query_view: Tensor, key_view: Tensor) -> Smashed:
+    def forward(
+        self,
+        query_view: Tensor,
+        key_view: Tensor | None,
+        groups: Sequence[ClientGroup],
+        *,
+        standing_still: bool = False,
+    ) -> Smashed:
         """Run a step's views through the heads, moving the momentum heads in between.
 
         Args:
-            query_view: (P, b, 3, H, W) for the online heads.
-            key_view: (P, b, 3, H, W) for the momentum heads.
+            query_view: (B, 3, H, W) for the online heads.
+            key_view: (B, 3, H, W) for the momentum heads; None leaves them out.
+            groups: whose rows these are.
+            standing_still: no gradient, and the momentum heads stay where they are.
         """
-        query = unfold_images(self.online(fold_images(query_view)), self.pool_size)
-        if self.training:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not standing_still):
+            query = self._run(self.online, query_view, groups)
+        still = standing_still or not self.training
+        if not still:
+            self._online_changed |= not self.frozen
+        if key_view is None:
+            return Smashed(query, None)
+        if not still:
             update_ema(self.momentum, self.online, self.tau)
             # The momentum copy of a frozen head stays equal to it.
-            self._online_changed = self._momentum_changed = not self.frozen
+            self._momentum_changed |= not self.frozen
         with torch.no_grad():
-            key = unfold_images(self.momentum(fold_images(key_view)), self.pool_size)
+            key = self._run(self.momentum, key_view, groups)
         return Smashed(query, key)
 
+    def _run(self, folded: nn.Module, rows: Tensor, groups: Sequence[ClientGroup]) -> Tensor:
+        """Run each group's rows through its clients' heads, (B, 3, H, W) -> (B, c, h, w)."""
+        smashed = []
+        for group, images in zip(groups, rows_by_group(rows, groups), strict=True):
+            num_clients, laid_out = len(group.places), fold_images(images)
+            if num_clients == self.pool_size:
+                out = folded(laid_out)
+            else:
+                own = {n: p[group.places] for n, p in folded.named_parameters()}
+                out = functional_call(folded, own, (laid_out,))
+            smashed.append(unfold_images(out, num_clients))
+        return smashed[0] if len(smashed) == 1 else torch.cat(smashed)
+
+    @contextmanager
+    def sparing(self, places: Tensor | None, optimizer: Optimizer) -> Iterator[None]:
+        """Keep the clients that miss a step as they were, whatever the step does to the stacks.
+
+        Args:
+            places: (p,) places of those that are there; None for all.
+            optimizer: holds the SGD buffers, which decay and weight decay would move.
+        """
+        if places is None:
+            yield
+            return
+        missing = torch.ones(self.pool_size, dtype=torch.bool, device=places.device)
+        missing[places] = False
+        tensors = [p for module in (self.online, self.momentum) for p in module.parameters()]
+        before = [p.detach()[missing] for p in tensors]
+        buffers = [self._buffer(optimizer, p) for p in self.online.parameters()]
+        kept = [None if buffer is None else buffer[missing] for buffer in buffers]
+        yield
+        with torch.no_grad():
+            for tensor, rows in zip(tensors, before, strict=True):
+                tensor[missing] = rows
+            for parameter, held in zip(self.online.parameters(), kept, strict=True):
+                buffer = self._buffer(optimizer, parameter)
+                if buffer is not None:  # made in this step, it was zero before
+                    buffer[missing] = 0.0 if held is None else held
+
     @torch.no_grad()
-    def synchronise(self, align_momentum: bool) -> None:
-        """Give all N clients the mean of the pool's online heads.
+    def synchronise(self, align_momentum: bool, places: Tensor | None = None) -> Spread | None:
+        """Give all N clients a mean of the pool's online heads.
 
         SGD buffers stay with their clients, and so do the momentum heads unless they are aligned.
 
         Args:
             align_momentum: average the momentum heads likewise (MonAcoSFL).
+            places: (p,) places of the clients that are there and counted; None for all.
 
-        Differs from the published code: it averages client 0 in place of the pool's first client.
+        Returns:
+            How far the heads were from their mean; None where they are frozen, and so equal.
+
+        Differs from the published code: it averages client 0 in place of the pool's first client,
+        and its divergence-aware averaging has no effect.
         """
-        self._average(self.online, self._online_bank)
-        self._online_changed = False
+        if self.frozen:
+            return None
+        weights = self.averager.weights(self.pool, places)
+        heads = stacked_state(self.online)
+        means = {name: mean_of_rows(stacked, weights) for name, stacked in heads.items()}
+        divergence = divergences(heads, means)
+        shares = self.averager.own_shares(self.pool, divergence)
+        if places is not None:
+            divergence = divergence[places]
+        for name, stacked in heads.items():
+            self._give(stacked, means[name], self._online_bank[name], shares)
+        self._online_changed = shares is not None
         if align_momentum:
-            self._average(self.momentum, self._momentum_bank)
+            for name, stacked in stacked_state(self.momentum).items():
+                mean = mean_of_rows(stacked, weights)
+                self._give(stacked, mean, self._momentum_bank[name], None)
             self._momentum_changed = False
+        return spread(divergence)
 
     @staticmethod
-    def _average(folded: nn.Module, bank: dict[str, ClientRows]) -> None:
-        for name, stacked in stacked_state(folded).items():
-            mean = mean_of_rows(stacked)
-            stacked.copy_(mean.expand_as(stacked))
-            bank[name].broadcast(mean)
+    def _give(stacked: Tensor, mean: Tensor, bank: ClientRows, shares: Tensor | None) -> None:
+        given = mean.expand_as(stacked)
+        if shares is not None:
+            own = shares.to(stacked).reshape(-1, *[1] * mean.dim())
+            given = given + own * (stacked - given)
+        stacked.copy_(given)
+        bank.broadcast(mean)
 
     @torch.no_grad()
     def enter(self, pool: Tensor, optimizer: Optimizer) -> None:

@@ -1,53 +1,111 @@
 """The whole federation as one differentiable program.
 
-P: clients in the pool. b: images a client. B = P * b, or 2 * P * b where both views travel.
+P: clients in the pool. b: images a client. B: rows of a step, twice as many where both views travel.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from mocosfl.averaging import Spread
 from mocosfl.client_pool import ClientPool
-from mocosfl.server import Server, ServerOutput
+from mocosfl.models.whole_network import WholeNetwork
+from mocosfl.server import Server, ServerOutput, SmashedStep, SupervisedServer
+from mocosfl.step import ClientGroup, Step, rows_by_group
+
+
+def in_both_orders(
+    view1: Tensor, view2: Tensor, groups: tuple[ClientGroup, ...]
+) -> tuple[Tensor, Tensor]:
+    """Give each client [x1; x2] and [x2; x1] of its rows, (B, ...) -> (2B, ...)."""
+    pairs = zip(rows_by_group(view1, groups), rows_by_group(view2, groups), strict=True)
+    both = [(torch.cat([x1, x2], 1), torch.cat([x2, x1], 1)) for x1, x2 in pairs]
+    query, key = (torch.cat([rows.flatten(0, 1) for rows in part]) for part in zip(*both))
+    return query, key
 
 
 class Federation(nn.Module):
     """Clients and server; one forward pass is one training step up to the loss."""
 
     def __init__(
-        self, clients: ClientPool, server: Server, *, both_views: bool, align_momentum: bool
+        self,
+        clients: ClientPool,
+        server: Server | SupervisedServer,
+        *,
+        both_views: bool,
+        align_momentum: bool,
+        whole_network: bool = False,
     ) -> None:
         """Join both sides.
 
         Args:
             clients: the heads.
-            server: trunk, queue and loss.
+            server: trunk, queue and loss; or the classifier of a supervised method.
             both_views: each client runs both views through both heads, so that the gradient of
                 both comes back (`moco.symmetric=full`, MonAcoSFL).
             align_momentum: a sync averages the momentum heads too (MonAcoSFL).
+            whole_network: the clients' heads are whole networks, and the "server" stands for each
+                client's own loss: the mean over its own rows.
         """
         super().__init__()
         self.clients, self.server = clients, server
         self.both_views, self.align_momentum = both_views, align_momentum
+        self.whole_network = whole_network
 
-    def forward(self, view1: Tensor, view2: Tensor) -> ServerOutput:
-        """Run a step on two views (P, b, 3, H, W) of the pool's images."""
-        if self.both_views:
-            view1, view2 = torch.cat([view1, view2], 1), torch.cat([view2, view1], 1)
-        smashed = self.clients(view1, view2)
-        output: ServerOutput = self.server(smashed.query, smashed.key, self.clients.pool)
+    def forward(self, step: Step) -> ServerOutput:
+        """Run a step up to its loss."""
+        output: ServerOutput = self.server(self.smash(step))
         return output
 
-    def synchronise(self) -> None:
-        """Average the pool's heads and give the mean to all clients."""
-        self.clients.synchronise(self.align_momentum)
+    def smash(self, step: Step, *, standing_still: bool = False) -> SmashedStep:
+        """Run the clients' side of a step.
+
+        Args:
+            step: what the clients look at.
+            standing_still: the heads are not trained in this step.
+        """
+        query_view, key_view, groups = step.view1, step.view2, step.groups
+        if self.both_views:
+            assert key_view is not None
+            query_view, key_view = in_both_orders(query_view, key_view, groups)
+            groups = tuple(group._replace(batch_size=2 * group.batch_size) for group in groups)
+        query, key = self.clients(query_view, key_view, groups, standing_still=standing_still)
+        if self.whole_network:
+            query = _own_losses(query, groups)
+        elif torch.is_autocast_enabled(query.device.type):
+            # What crosses the cut is as small as the precision allows, whatever layer comes last.
+            dtype = torch.get_autocast_dtype(query.device.type)
+            query, key = query.to(dtype), None if key is None else key.to(dtype)
+        return SmashedStep(query, key, step.labels, step.pool, groups)
+
+    def synchronise(self, places: Tensor | None = None) -> Spread | None:
+        """Average the pool's heads and give the mean to all clients; see `ClientPool`."""
+        return self.clients.synchronise(self.align_momentum, places)
 
     def encoder(self) -> nn.Sequential:
         """Return synchronised head and trunk, (B, 3, H, W) -> features (B, F).
 
         The parts are the federation's own, not copies.
         """
-        return nn.Sequential(self.clients.average_head(), self.server.trunk)
+        head = self.clients.average_head()
+        if isinstance(head, WholeNetwork):
+            return nn.Sequential(head.encoder())
+        return nn.Sequential(head, self.server.trunk)
+
+    def projector(self) -> nn.Module:
+        """Return what maps the encoder's features to embeddings (or logits)."""
+        head = self.clients.average_head()
+        return head.projector if isinstance(head, WholeNetwork) else self.server.projector
+
+
+def _own_losses(query: Tensor, groups: tuple[ClientGroup, ...]) -> Tensor:
+    """Make the gradient of a mean over all rows that of each client's mean over its own."""
+    if not query.requires_grad:
+        return query
+    factors = [len(query) / group.batch_size for group in groups for _ in range(group.num_rows)]
+    scale = query.new_tensor(factors)[:, None]  # (B, 1)
+    query.register_hook(lambda gradient: gradient * scale)
+    return query
 
 
 def make_optimizer(
@@ -60,11 +118,16 @@ def make_optimizer(
 ) -> Optimizer:
     """Return one SGD with a parameter group for the server and one for all the heads.
 
-    Frozen heads have no group. Learning rates are at least 0; 0.06 published for both.
+    Frozen heads have no group, and neither has a server without weights. Learning rates are at
+    least 0; 0.06 published for both.
     """
-    server = [p for p in federation.server.parameters() if p.requires_grad]
-    groups = [{"params": server, "lr": server_lr, "name": "server"}]
-    clients = [p for p in federation.clients.online.parameters() if p.requires_grad]
-    if clients:
-        groups.append({"params": clients, "lr": client_lr, "name": "clients"})
+    sides = [
+        ("server", federation.server, server_lr),
+        ("clients", federation.clients.online, client_lr),
+    ]
+    groups = []
+    for name, module, lr in sides:
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, "lr": lr, "name": name})
     return SGD(groups, lr=server_lr, momentum=momentum, weight_decay=weight_decay, fused=True)

@@ -36,14 +36,15 @@ class FoldedConv2d(nn.Module):
         self.bias = None if conv.bias is None else _stack(conv.bias, num_clients)
         self.standardised = isinstance(conv, StandardisedConv2d)
         self.stride, self.padding, self.dilation = conv.stride, conv.padding, conv.dilation
-        self.groups = num_clients * conv.groups
+        self.groups_each = conv.groups
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (b, P * in, H, W) to (b, P * out, H', W')."""
         weight = standardise(self.weight) if self.standardised else self.weight
         bias = None if self.bias is None else self.bias.flatten()
+        groups = len(weight) * self.groups_each
         return F.conv2d(
-            x, weight.flatten(0, 1), bias, self.stride, self.padding, self.dilation, self.groups
+            x, weight.flatten(0, 1), bias, self.stride, self.padding, self.dilation, groups
         )
 
 
@@ -54,19 +55,57 @@ class FoldedGroupNorm(nn.Module):
         super().__init__()
         self.weight = _stack(norm.weight, num_clients)  # (P, C)
         self.bias = _stack(norm.bias, num_clients)
-        self.num_groups = num_clients * norm.num_groups
+        self.groups_each = norm.num_groups
         self.eps = norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (b, P * C, H, W)."""
         weight, bias = self.weight.flatten(), self.bias.flatten()
-        return F.group_norm(x, self.num_groups, weight, bias, self.eps)
+        return F.group_norm(x, len(self.weight) * self.groups_each, weight, bias, self.eps)
+
+
+class FoldedLinear(nn.Module):
+    """P linear layers of the same shape as one batched product."""
+
+    def __init__(self, linear: nn.Linear, num_clients: int) -> None:
+        super().__init__()
+        self.weight = _stack(linear.weight, num_clients)  # (P, out, in)
+        self.bias = None if linear.bias is None else _stack(linear.bias, num_clients)  # (P, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, P * in) to (b, P * out)."""
+        rows = x.unflatten(1, (len(self.weight), -1)).transpose(0, 1)  # (P, b, in)
+        out = torch.bmm(rows, self.weight.transpose(1, 2))  # (P, b, out)
+        if self.bias is not None:
+            out = out + self.bias[:, None]
+        return out.transpose(0, 1).flatten(1)
+
+
+class FoldedBatchNorm1d(nn.Module):
+    """P BatchNorms, each over its own client's rows.
+
+    For the projector of a whole network on a client. It normalises by the batch alone and keeps no
+    running statistics: only the momentum copies would need them, and those train likewise.
+    """
+
+    def __init__(self, norm: nn.BatchNorm1d, num_clients: int) -> None:
+        super().__init__()
+        self.weight = _stack(norm.weight, num_clients)  # (P, C)
+        self.bias = _stack(norm.bias, num_clients)
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (b, P * C); b at least 2."""
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
 
 
 FOLDED: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv2d: FoldedConv2d,
     StandardisedConv2d: FoldedConv2d,
     nn.GroupNorm: FoldedGroupNorm,
+    nn.Linear: FoldedLinear,
+    nn.BatchNorm1d: FoldedBatchNorm1d,
 }
 
 
@@ -74,10 +113,12 @@ def fold(head: nn.Module, num_clients: int) -> nn.Module:
     """Return `num_clients` copies of a head as one module.
 
     Its parameters have the head's names and a leading dimension of clients. It maps
-    (b, P * C, H, W) to (b, P * c, h, w); see `fold_images` and `unfold_images`.
+    (b, P * C, H, W) to (b, P * c, h, w), or to (b, P * D) where the network ends in vectors; see
+    `fold_images` and `unfold_images`. With fewer clients' parameters in their place
+    (`torch.func.functional_call`) it runs those clients alone.
 
     Raises:
-        ValueError: a layer that cannot be folded, such as BatchNorm: with one image a client
+        ValueError: a layer that cannot be folded, such as BatchNorm2d: with one image a client
             it has no batch to speak of, and with several its statistics would leave the client.
     """
     if type(head) in FOLDED:
@@ -104,7 +145,7 @@ def fold_images(images: Tensor) -> Tensor:
 
 
 def unfold_images(folded: Tensor, num_clients: int) -> Tensor:
-    """Bring (b, P * c, h, w) into pool order, (P * b, c, h, w)."""
+    """Bring (b, P * c, ...) into the order of the clients, (P * b, c, ...)."""
     parts = folded.reshape(len(folded), num_clients, -1, *folded.shape[2:])  # (b, P, c, h, w)
     return parts.transpose(0, 1).flatten(0, 1)
 

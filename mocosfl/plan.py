@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mocosfl.build import build_projector, build_split, keys_per_row, pool_size
+from mocosfl.build import (
+    batch_sizes,
+    build_projector,
+    build_split,
+    keys_per_row,
+    pool_size,
+)
 from mocosfl.config import ClientState, Config, Symmetric
 from mocosfl.data.round_plan import steps_per_round, sync_steps
 
@@ -52,7 +58,9 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
         sum(p.numel() for p in part.parameters()) for part in (split.head, split.trunk, projector)
     )
     clients, pool = config.clients, pool_size(config)
-    steps = steps_per_round(counts, clients.batch_size)
+    steps = steps_per_round(
+        counts, batch_sizes(config), local_epochs=config.method.local_epochs
+    )
     syncs = int(sync_steps(steps, clients.syncs_per_round).sum())
     up, down = _traffic(config, steps, syncs=syncs, head=head, smashed=split.smashed_shape)
     return Plan(

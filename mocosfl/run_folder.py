@@ -52,6 +52,11 @@ class RunFolder:
         return self.path / "pictures"
 
     @property
+    def smashed(self) -> Path:
+        """Folder of a round's smashed data, where `saving=by_loss` replays them."""
+        return self.path / "smashed"
+
+    @property
     def last(self) -> Path:
         """The newest checkpoint."""
         return self.path / "checkpoints" / "last.ckpt"

@@ -1,9 +1,11 @@
 """The server: trunk, projector, their momentum copies, the queue, and the loss.
 
-B: rows of a step, in pool order. D: embedding size.
+B: rows of a step, in the order of its groups. D: embedding size.
 """
 
 import copy
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,14 +15,39 @@ from torch.nn import functional as F
 from mocosfl.ema import update_ema
 from mocosfl.loss import contrastive_loss
 from mocosfl.queue import KeyQueue
+from mocosfl.step import ClientGroup
 
 
 class ServerOutput(NamedTuple):
     """What a step on the server gives."""
 
     loss: Tensor  # scalar, nats; the sum of both passes where the loss is two-sided
-    contrast_accuracy: Tensor  # scalar, fraction; of the last pass
+    accuracy: Tensor  # scalar, fraction; contrastive: how often the positive has the largest logit
     embedding_std: Tensor  # scalar; spread of the embeddings times sqrt(D): 1 = evenly spread
+
+
+class SmashedStep(NamedTuple):
+    """A step as it crosses the cut."""
+
+    query: Tensor  # (B, c, h, w); its gradient goes back to the clients
+    key: Tensor | None  # (B, c, h, w), without gradient; contrastive methods
+    labels: Tensor | None  # (B,) int64; supervised methods
+    pool: Tensor  # (P,) ids of the clients in the pool
+    groups: tuple[ClientGroup, ...]  # whose rows these are
+
+
+class _Part(NamedTuple):
+    """Consecutive rows that see the same queues, equally many each."""
+
+    queues: Tensor  # (q,)
+    num_rows: int
+
+
+def embedding_std(embeddings: Tensor) -> Tensor:
+    """Return the spread of embeddings (B, D) of length 1, times sqrt(D); NaN for a single row."""
+    # Without Bessel's correction, 0 / 0 for one row, which torch would warn of at each step.
+    std = embeddings.detach().std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
+    return std if len(embeddings) > 1 else torch.full_like(std, torch.nan)
 
 
 class Server(nn.Module):
@@ -53,35 +80,63 @@ class Server(nn.Module):
         self.momentum_projector = copy.deepcopy(projector).requires_grad_(False)
         self.temperature, self.tau, self.two_sided = temperature, momentum, two_sided
 
-    def forward(self, query: Tensor, key: Tensor, pool: Tensor) -> ServerOutput:
-        """Compute a step's loss and enqueue its keys.
-
-        Args:
-            query: (B, c, h, w) smashed queries; their gradient goes back to the clients.
-            key: (B, c, h, w) smashed keys, without gradient.
-            pool: (P,) ids of the clients that the rows belong to, B / P rows each.
-        """
+    def forward(self, step: SmashedStep) -> ServerOutput:
+        """Compute a step's loss and enqueue its keys."""
+        assert step.key is not None
         update_ema(self.momentum_trunk, self.trunk, self.tau)
         update_ema(self.momentum_projector, self.projector, self.tau)
-        shared = len(self.queue.pointers) == 1
-        queues = torch.zeros_like(pool[:1]) if shared else pool
-        negatives = self.queue.negatives(queues)
-        passes = [(query, key), (key, query)] if self.two_sided else [(query, key)]
+        parts = self._parts(step.pool, step.groups)
+        negatives = [self.queue.negatives(part.queues) for part in parts]
+        passes = [(step.query, step.key)]
+        if self.two_sided:
+            passes.append((step.key, step.query))
         losses, keys = [], []
         for online_input, momentum_input in passes:
             z = self._embed(online_input)  # (B, D)
             y = self._embed_key(momentum_input)  # (B, D)
-            result = contrastive_loss(
-                z, y, negatives=negatives, temperature=self.temperature
-            )
-            losses.append(result.loss)
-            keys.append(y.reshape(len(queues), -1, y.shape[1]))  # (Q, B / Q, D)
+            loss, accuracy = self._contrast(z, y, parts, negatives)
+            losses.append(loss)
+            keys.append(y)
         # y(query) before y(key): the order of the published two-sided loss.
-        self.queue.enqueue(queues, torch.cat(keys[::-1], 1))
-        # Without Bessel's correction, 0 / 0 for one row, which torch would warn of at each step.
-        std = z.detach().std(0, correction=0).mean() * z.shape[1] ** 0.5
-        std = std if len(z) > 1 else torch.full_like(std, torch.nan)
-        return ServerOutput(torch.stack(losses).sum(), result.contrast_accuracy, std)
+        self._enqueue(keys[::-1], parts)
+        return ServerOutput(torch.stack(losses).sum(), accuracy, embedding_std(z))
+
+    @property
+    def num_passes(self) -> int:
+        """Losses that are added up in a step."""
+        return 2 if self.two_sided else 1
+
+    @property
+    def uniform_loss(self) -> float:
+        """Loss of embeddings that tell nothing, nats: ln(keys + 1) a pass."""
+        return self.num_passes * math.log(self.queue.length + 1)
+
+    def _parts(self, pool: Tensor, groups: Sequence[ClientGroup]) -> list[_Part]:
+        if len(self.queue.pointers) == 1:  # shared by all
+            return [_Part(torch.zeros_like(pool[:1]), sum(group.num_rows for group in groups))]
+        return [_Part(pool[group.places], group.num_rows) for group in groups]
+
+    def _contrast(
+        self, z: Tensor, y: Tensor, parts: list[_Part], negatives: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return loss and accuracy of one pass, means over all rows."""
+        sizes = [part.num_rows for part in parts]
+        results = [
+            contrastive_loss(a, b, negatives=keys, temperature=self.temperature)
+            for a, b, keys in zip(z.split(sizes), y.split(sizes), negatives, strict=True)
+        ]
+        if len(results) == 1:
+            return results[0]
+        shares = [size / len(z) for size in sizes]
+        losses = [r.loss * share for r, share in zip(results, shares, strict=True)]
+        accuracies = [r.contrast_accuracy * share for r, share in zip(results, shares, strict=True)]
+        return torch.stack(losses).sum(), torch.stack(accuracies).sum()
+
+    def _enqueue(self, keys: list[Tensor], parts: list[_Part]) -> None:
+        sizes = [part.num_rows for part in parts]
+        for part, *blocks in zip(parts, *(y.split(sizes) for y in keys), strict=True):
+            by_queue = [y.reshape(len(part.queues), -1, y.shape[1]) for y in blocks]
+            self.queue.enqueue(part.queues, torch.cat(by_queue, 1))
 
     def _embed(self, smashed: Tensor) -> Tensor:
         return F.normalize(self.projector(self.trunk(smashed)).to(self._dtype), dim=1)
@@ -94,3 +149,31 @@ class Server(nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         return self.queue.keys.dtype
+
+
+class SupervisedServer(nn.Module):
+    """The server of the supervised baselines: trunk, classifier and cross-entropy."""
+
+    num_passes = 1
+
+    def __init__(self, trunk: nn.Module, classifier: nn.Module, num_classes: int) -> None:
+        """Put the server together.
+
+        Args:
+            trunk: smashed data (B, c, h, w) -> features (B, F).
+            classifier: features (B, F) -> logits (B, num_classes).
+            num_classes: of the labels.
+        """
+        super().__init__()
+        self.trunk, self.projector = trunk, classifier
+        self.uniform_loss = math.log(num_classes)
+
+    def forward(self, step: SmashedStep) -> ServerOutput:
+        """Compute a step's loss against its labels."""
+        assert step.labels is not None
+        logits = self.projector(self.trunk(step.query))
+        # Cross-entropy in fp32 at least, whatever the autocast.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        accuracy = (logits.detach().argmax(1) == step.labels).to(torch.float32).mean()
+        spread = embedding_std(F.normalize(logits.detach(), dim=1))
+        return ServerOutput(F.cross_entropy(logits, step.labels), accuracy, spread)

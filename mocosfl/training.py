@@ -75,7 +75,12 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         _write_start(config, folder, data, plan)
     else:
         _check_partition(folder, data)
-    module = build_module(config, plan.steps_per_round)
+    module = build_module(
+        config,
+        plan.steps_per_round,
+        counts=data.partition.counts,
+        smashed_folder=folder.smashed,
+    )
     try:
         with open_loggers(config, folder) as run_loggers:
             trainer = make_trainer(config, folder, plan, run_loggers)
@@ -101,7 +106,7 @@ def make_trainer(
         limit_train_batches=max_steps,  # the length of the progress bar
         log_every_n_steps=settings.log_every_steps,
         logger=run_loggers,
-        callbacks=_callbacks(config, folder, plan),
+        callbacks=_callbacks(config, folder),
         plugins=[AtomicCheckpoints()],
         enable_checkpointing=False,  # LastCheckpoint and KnnMonitor write them
         enable_progress_bar=settings.progress_bar,
@@ -111,11 +116,11 @@ def make_trainer(
     )
 
 
-def _callbacks(config: Config, folder: RunFolder, plan: Plan) -> list[Callback]:
+def _callbacks(config: Config, folder: RunFolder) -> list[Callback]:
     """Return the callbacks; the alarm comes before what would save a broken state."""
     settings, every = config.callbacks, config.trainer.log_every_steps
     callbacks: list[Callback] = [
-        Curves(every_steps=every, rows_per_step=plan.rows_per_step),
+        Curves(every_steps=every),
         Alarm(
             every_steps=every,
             window_steps=settings.collapse_window_steps,
@@ -199,7 +204,8 @@ def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
     images, views = [], []
     for step, indices in zip(loader, loader.first_indices(), strict=False):
         images.append(maker.read(indices))
-        views.append(torch.stack([step.view1.flatten(0, 1), step.view2.flatten(0, 1)]))
+        second = step.view1 if step.view2 is None else step.view2
+        views.append(torch.stack([step.view1, second]))
         if sum(map(len, images)) >= NUM_VIEWS_SHOWN:
             break
     view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]

@@ -14,7 +14,14 @@ from mocosfl.models.split import BACKBONES
 from mocosfl.models.vgg import STAGE_CONVS
 
 ACCELERATORS = ("auto", "cpu", "gpu")
-METHODS = ("mocosfl", "monacosfl")
+METHODS = (
+    "mocosfl",
+    "monacosfl",
+    "fl_moco",
+    "central_moco",
+    "sfl_supervised",
+    "central_supervised",
+)
 NO_GPU = "no GPU here that this PyTorch can use; choose auto or cpu"
 PRECISIONS = ("fp32", "bf16", "fp64")
 WANDB_MODES = ("offline", "online")
@@ -171,7 +178,8 @@ def _choices(config: Config) -> Iterator[str]:
             yield f"{key}={value}: unknown; choose one of {', '.join(map(str, known))}"
     if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         yield f"trainer.accelerator=gpu: {NO_GPU}"
-    if config.method.align_momentum is (config.method.name == "mocosfl"):
+    aligned = {"mocosfl": False, "monacosfl": True}.get(config.method.name)
+    if aligned is not None and config.method.align_momentum is not aligned:
         yield (
             f"method.name={config.method.name}, method.align_momentum="
             f"{config.method.align_momentum}: mocosfl leaves the momentum heads alone, monacosfl "

@@ -13,6 +13,7 @@ from mocosfl.models.projector import Projector
 from mocosfl.models.split import Split, split_backbone
 from mocosfl.queue import KeyQueue
 from mocosfl.server import Server, ServerOutput
+from mocosfl.step import ClientGroup, Step
 
 WIDTH, SIZE, DIM = 8, 8, 6
 TEMPERATURE, TAU = 0.1, 0.9  # tau far from 1, so that momentum copies move visibly
@@ -94,6 +95,26 @@ def make_views(seed: int, pool_size: int, batch: int, *, size: int = SIZE) -> tu
     return view1, view2
 
 
+def one_group(pool_size: int, batch: int) -> tuple[ClientGroup, ...]:
+    """Return the groups of a pool whose clients are all there with equally many rows."""
+    return (ClientGroup(torch.arange(pool_size), batch),)
+
+
+def make_step(
+    views: tuple[Tensor, Tensor],
+    *,
+    pool: Sequence[int] | None = None,
+    labels: Tensor | None = None,
+    sync_due: bool = False,
+) -> Step:
+    """Return the step of two views (P, b, 3, H, W) of a pool, by default clients 0 to P - 1."""
+    pool_size, batch = views[0].shape[:2]
+    view1, view2 = (view.flatten(0, 1) for view in views)
+    ids = torch.arange(pool_size) if pool is None else torch.tensor(pool)
+    groups = one_group(pool_size, batch)
+    return Step(view1, view2, labels, ids, groups, 0, 0, new_round=False, sync_due=sync_due)
+
+
 def train_step(
     federation: Federation,
     optimizer: Optimizer,
@@ -105,7 +126,7 @@ def train_step(
     """Do what the LightningModule does for one step."""
     federation.clients.enter(torch.tensor(pool), optimizer)
     optimizer.zero_grad()
-    output: ServerOutput = federation(*views)
+    output: ServerOutput = federation(make_step(views, pool=pool))
     output.loss.backward()
     optimizer.step()
     if sync:

@@ -144,7 +144,7 @@ def compare_with_loop(network: dict[str, Any], settings: dict[str, Any]) -> None
         if sync:
             reference.sync(pool)
         assert output.loss.item() == pytest.approx(expected.loss, rel=1e-10)
-        assert output.contrast_accuracy.item() == pytest.approx(expected.contrast_accuracy)
+        assert output.accuracy.item() == pytest.approx(expected.contrast_accuracy)
     compare_states(federation, optimizer, reference)
 
 

@@ -20,15 +20,15 @@ from golden_traces import (
     trace_files,
     views,
 )
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mocosfl.client_pool import ClientPool
-from mocosfl.data.step import Step
 from mocosfl.federation import Federation
 from mocosfl.module import MocoSFL, OptimizerSettings
 from mocosfl.queue import KeyQueue
-from mocosfl.server import Server
+from mocosfl.server import Server, SmashedStep
+from mocosfl.step import ClientGroup, Step
 
 
 def build_federation(trace: Trace) -> Federation:
@@ -69,10 +69,13 @@ def steps(trace: Trace) -> list[Step]:
     config = trace["config"]
     return [
         Step(
-            x1,
-            x2,
+            x1.flatten(0, 1),
+            x2.flatten(0, 1),
+            None,
             torch.tensor(pool),
+            (ClientGroup(torch.arange(len(pool)), x1.shape[1]),),
             round=0,
+            index=number - 1,
             new_round=True,
             sync_due=number in config["sync_after"],
         )
@@ -87,8 +90,10 @@ class Recorder(pl.Callback):
         self.steps: list[dict[str, float]] = []
         federation.server.register_forward_pre_hook(self._watch)
 
-    def _watch(self, server: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.query, self.key = inputs[:2]
+    def _watch(self, server: nn.Module, inputs: tuple[SmashedStep]) -> None:
+        (step,) = inputs
+        assert step.key is not None
+        self.query, self.key = step.query, step.key
         # Frozen heads send no gradient; the trace gives it all the same.
         _ = self.query.retain_grad() if self.query.requires_grad else self.query.requires_grad_()
 
@@ -98,7 +103,7 @@ class Recorder(pl.Callback):
         self.steps.append(
             step_figures(
                 loss=output.loss.item(),
-                contrast_accuracy=output.contrast_accuracy.item(),
+                contrast_accuracy=output.accuracy.item(),
                 query=self.query,
                 key=self.key,
                 grad=self.query.grad,

@@ -14,7 +14,7 @@ from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.data.partition import Partition
 from mocosfl.data.round_plan import plan_round, steps_per_round
-from mocosfl.data.step import Step
+from mocosfl.step import Step
 
 RANDOM = ViewSettings(
     crop_scale_min=0.2,

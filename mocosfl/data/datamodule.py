@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 
-from mocosfl.build import pool_size, view_settings
+from mocosfl.build import batch_sizes, pool_size, view_settings
 from mocosfl.config import Config, KnnImages
 from mocosfl.data.cache import ImageDataset
 from mocosfl.data.loader import FederationShape, StepLoader
@@ -47,7 +47,9 @@ class FederatedData(pl.LightningDataModule):
         training, held_out = self._hold_out()
         self.monitor = self._monitor(training, held_out)
         self.partition = self._deal(training)
-        self.steps_per_round = steps_per_round(self.partition.counts, config.clients.batch_size)
+        self.steps_per_round = steps_per_round(
+            self.partition.counts, batch_sizes(config), local_epochs=config.method.local_epochs
+        )
 
     def _hold_out(self) -> tuple[_Ints, _Ints]:
         """Return the training images' indices and those kept from training."""
@@ -114,14 +116,21 @@ class FederatedData(pl.LightningDataModule):
 
     def step_loader(self, view_maker: ViewMaker) -> StepLoader:
         """Return the loader of all steps of the run."""
-        clients = self.config.clients
+        clients, method = self.config.clients, self.config.method
         shape = FederationShape(
             seed=self.config.seed,
             num_rounds=clients.num_rounds,
-            steps_per_round=self.steps_per_round,
             pool_size=pool_size(self.config),
-            batch_size=clients.batch_size,
+            batch_sizes=batch_sizes(self.config),
             syncs_per_round=clients.syncs_per_round,
+            local_epochs=method.local_epochs,
+            dropout_probability=clients.dropout_probability,
+            num_views=1 if method.supervised else 2,
         )
-        block_images = self.config.trainer.view_block_images
-        return StepLoader(self.partition, shape, view_maker, block_images=block_images)
+        return StepLoader(
+            self.partition,
+            shape,
+            view_maker,
+            block_images=self.config.trainer.view_block_images,
+            labels=self.dataset.train.labels if method.supervised else None,
+        )

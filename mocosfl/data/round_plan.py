@@ -19,19 +19,28 @@ from mocosfl.randomness import numpy_generator
 _Ints = npt.NDArray[np.int64]
 
 
+class GroupPlan(NamedTuple):
+    """The clients of a pool with one batch size."""
+
+    places: _Ints  # (p,) places in the pool, consecutive
+    images: _Ints  # indices into the training images, (S, p, b)
+
+
 class RoundPlan(NamedTuple):
     """One round.
 
     Attributes:
         round: the round's number, from 0.
-        pool: clients that take part, (P,); their order is the order of rows on the server.
-        images: indices into the training images, (S, P, b).
+        pool: clients that take part, (P,); the larger their batch the earlier, else at random.
+        groups: the pool by batch size, in the order of the pool.
+        present: whether a client is there at a step, (S, P); at least one is.
         sync_due: whether a synchronisation follows the step, (S,).
     """
 
     round: int
     pool: _Ints
-    images: _Ints
+    groups: tuple[GroupPlan, ...]
+    present: npt.NDArray[np.bool_]
     sync_due: npt.NDArray[np.bool_]
 
 
@@ -41,8 +50,10 @@ def plan_round(
     *,
     seed: int,
     pool_size: int,
-    batch_size: int,
+    batch_sizes: _Ints,
     syncs_per_round: int,
+    local_epochs: int = 1,
+    dropout_probability: float = 0.0,
 ) -> RoundPlan:
     """Plan one round.
 
@@ -51,31 +62,65 @@ def plan_round(
         round_index: the round's number, from 0.
         seed: the run's seed.
         pool_size: P, in [1, N].
-        batch_size: b, at least 1.
+        batch_sizes: b of each client, (N,), at least 1.
         syncs_per_round: F, at least 1.
+        local_epochs: passes over a client's images, at least 1.
+        dropout_probability: of a client missing a step, [0, 1).
     """
-    num_steps = steps_per_round(partition.counts, batch_size)
+    num_steps = steps_per_round(partition.counts, batch_sizes, local_epochs=local_epochs)
     pool = draw_pool(partition.num_clients, pool_size, seed=seed, round_index=round_index)
-    orders = client_orders(
-        partition, pool, seed=seed, round_index=round_index, num_images=num_steps * batch_size
+    pool = pool[np.argsort(-batch_sizes[pool], kind="stable")]
+    groups = []
+    for batch_size in np.unique(batch_sizes[pool])[::-1].tolist():
+        places = np.flatnonzero(batch_sizes[pool] == batch_size)
+        orders = client_orders(
+            partition,
+            pool[places],
+            seed=seed,
+            round_index=round_index,
+            num_images=num_steps * batch_size,
+        )
+        images = orders.reshape(len(places), num_steps, batch_size).swapaxes(0, 1)
+        groups.append(GroupPlan(places, images))
+    present = draw_present(
+        num_steps, pool_size, dropout_probability, seed=seed, round_index=round_index
     )
-    images = orders.reshape(pool_size, num_steps, batch_size).swapaxes(0, 1)
-    return RoundPlan(round_index, pool, images, sync_steps(num_steps, syncs_per_round))
+    due = sync_steps(num_steps, syncs_per_round)
+    return RoundPlan(round_index, pool, tuple(groups), present, due)
 
 
-def steps_per_round(counts: _Ints, batch_size: int) -> int:
-    """Return S: one pass over a client's data, over the mean client's where they differ.
+def steps_per_round(counts: _Ints, batch_sizes: _Ints | int, *, local_epochs: int = 1) -> int:
+    """Return S: passes over a client's data, over the mean client's where they differ.
 
     Args:
         counts: images of each client, (N,).
-        batch_size: b, at least 1. A client with fewer images than b draws them repeatedly.
+        batch_sizes: b of each client, (N,), or one for all; at least 1. A client with fewer
+            images than its b draws them repeatedly.
+        local_epochs: passes, at least 1.
 
     Returns:
-        floor(mean(counts) / b), at least 1.
+        Passes times floor(images of all / batches of all), at least 1 a pass.
     """
-    if batch_size < 1:
-        raise ValueError(f"clients.batch_size={batch_size}: set at least 1")
-    return max(1, int(counts.sum()) // (len(counts) * batch_size))
+    batch_sizes = np.broadcast_to(np.asarray(batch_sizes), counts.shape)
+    if batch_sizes.min() < 1:
+        raise ValueError(f"clients.batch_size={batch_sizes.min()}: set at least 1")
+    return local_epochs * max(1, int(counts.sum()) // int(batch_sizes.sum()))
+
+
+def draw_present(
+    num_steps: int, pool_size: int, dropout_probability: float, *, seed: int, round_index: int
+) -> npt.NDArray[np.bool_]:
+    """Draw who is there at each step of a round, (num_steps, pool_size).
+
+    Each client misses each step on its own with the given probability, [0, 1). A step at which
+    all would miss waits for one of them, so that it has rows.
+    """
+    if dropout_probability == 0:
+        return np.ones((num_steps, pool_size), dtype=bool)
+    draws = numpy_generator(seed, "dropout", round_index).random((num_steps, pool_size))
+    present = draws >= dropout_probability
+    present[np.arange(num_steps), draws.argmax(axis=1)] = True
+    return present
 
 
 def sync_steps(num_steps: int, syncs_per_round: int) -> npt.NDArray[np.bool_]:

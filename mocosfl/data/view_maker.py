@@ -53,3 +53,6 @@ class ViewMaker:
             )
             for numbers in uniforms
         ]
+
+    def prefetch(self, indices: npt.NDArray[np.int64], uniforms: Tensor) -> None:
+        """Take note of what will be asked for next; arrays need no time to be read."""

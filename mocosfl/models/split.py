@@ -4,6 +4,7 @@ The first `cut_layer` units are the head. A bottleneck pair at the cut may squee
 "C4S2" = 4 channels, stride 2 (MocoSFL paper, section 5.2).
 """
 
+import sys
 from typing import NamedTuple
 
 import torch
@@ -136,7 +137,7 @@ def split_backbone(
     *,
     width: int,
     image_size: int,
-    cut_layer: int,
+    cut_layer: int | None,
     bottleneck: Bottleneck | None = None,
     client_residual: bool = True,
 ) -> Split:
@@ -146,16 +147,17 @@ def split_backbone(
         name: one of `BACKBONES`.
         width: channels of the first stage, a multiple of 4; 64 published.
         image_size: pixels of the square input.
-        cut_layer: units on the client, from 1 to all of them.
+        cut_layer: units on the client, from 1 to all of them; None for all of them.
         bottleneck: the pair at the cut; None for none.
         client_residual: False takes the residual connections out of the client's blocks.
 
     Raises:
         ValueError: unknown name, bad width, a cut beyond the network, an image too small.
     """
-    client_blocks = None if client_residual else cut_layer - 1
+    client_blocks = None if client_residual else (cut_layer or sys.maxsize) - 1
     backbone = build_backbone(name, width=width, image_size=image_size, client_blocks=client_blocks)
     units = backbone.units
+    cut_layer = len(units) if cut_layer is None else cut_layer
     if not 1 <= cut_layer <= len(units):
         raise ValueError(
             f"split.cut_layer={cut_layer}: {name} has {len(units)} units; "
