@@ -13,9 +13,9 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from mocosfl.averaging import Averager, Spread, divergences, mean_of_rows, spread
-from mocosfl.step import ClientGroup, rows_by_group
 from mocosfl.ema import update_ema
 from mocosfl.folding import fold, fold_images, load_single, stacked_state, unfold_images
+from mocosfl.step import ClientGroup, rows_by_group
 
 
 class ClientRows:

@@ -88,13 +88,13 @@ class DatasetConfig:
     source: str = MISSING  # digits, a public set such as cifar10, image_folder, pictures or arrays
     image_size: int = MISSING  # side of the square images, pixels
     num_classes: int = MISSING  # labels are 0 .. num_classes - 1
-    num_train_images: int | None = MISSING  # for figures where the data are not there; null: unknown
+    num_train_images: int | None = MISSING  # for figures without the data; null: unknown
     mean: list[float] = MISSING  # per channel, of images scaled to [0, 1]
     std: list[float] = MISSING  # per channel, of images scaled to [0, 1]
     path: str | None = MISSING  # image_folder, pictures: the root; arrays: the folder of the files
     download: bool = MISSING  # whether a missing data set may be fetched from its public site
     test_fraction: float = MISSING  # set aside as test images where the source has no test split
-    num_workers: int = MISSING  # pictures: threads that decode and crop ahead of training; at least 1
+    num_workers: int = MISSING  # pictures: threads that decode and crop them, at least 1
 
 
 @dataclass
@@ -172,7 +172,8 @@ class BackboneConfig:
     """`backbone=`: the network."""
 
     name: str = MISSING  # resnet18/34/50/101/152, vgg11/13/16/19, mobilenetv2
-    width: int = MISSING  # channels of the first unit, a multiple of 4; 64 (MobileNetV2: 32) published
+    # Channels of the first unit, a multiple of 4; 64 published, 32 for mobilenetv2.
+    width: int = MISSING
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The whole federation as one differentiable program.
 
-P: clients in the pool. b: images a client. B: rows of a step, twice as many where both views travel.
+P: clients in the pool. b: images a client. B: rows of a step; twice as many where both views
+travel.
 """
 
 import torch
@@ -20,8 +21,8 @@ def in_both_orders(
     """Give each client [x1; x2] and [x2; x1] of its rows, (B, ...) -> (2B, ...)."""
     pairs = zip(rows_by_group(view1, groups), rows_by_group(view2, groups), strict=True)
     both = [(torch.cat([x1, x2], 1), torch.cat([x2, x1], 1)) for x1, x2 in pairs]
-    query, key = (torch.cat([rows.flatten(0, 1) for rows in part]) for part in zip(*both))
-    return query, key
+    query, key = zip(*both, strict=True)
+    return torch.cat([x.flatten(0, 1) for x in query]), torch.cat([x.flatten(0, 1) for x in key])
 
 
 class Federation(nn.Module):

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from mocosfl.averaging import Spread
 from mocosfl.federation import Federation, make_optimizer
-from mocosfl.schedule import published_client_factor, round_factor
 from mocosfl.saving import CommunicationSaving, Traffic
+from mocosfl.schedule import published_client_factor, round_factor
 from mocosfl.server import ServerOutput, SupervisedServer
 from mocosfl.step import Step
 
@@ -65,7 +66,7 @@ class MocoSFL(pl.LightningModule):
         self._places: Tensor | None = None  # of the clients that are there, None for all
         self._rates: dict[str, float] = {}
         self.last_output: ServerOutput | None = None
-        self.last_spread: Spread | None = None  # of the sync behind the last step, if there was one
+        self.last_spread: Spread | None = None  # of the sync behind the last step
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Bring the round's pool in."""

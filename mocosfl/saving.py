@@ -154,10 +154,10 @@ class CommunicationSaving:
             return federation.smash(step)
         if self.traffic is Traffic.uploads:
             smashed = federation.smash(step, standing_still=True)
-            self.store.write(step.round, step.index, smashed)
+            self.store.write(step.round, step.number, smashed)
             return smashed
         generator = torch_generator(self.seed, "replay", step.round)
-        place = int(torch.randperm(num_steps, generator=generator)[step.index])
+        place = int(torch.randperm(num_steps, generator=generator)[step.number])
         assert self._stored_round is not None
         return self.store.read(self._stored_round, place, step.view1.device)
 

@@ -33,7 +33,7 @@ class Step(NamedTuple):
     pool: Tensor  # (P,) ids of the clients, in the order of their heads in the stack
     groups: tuple[ClientGroup, ...]  # who the rows belong to; a client that misses has none
     round: int  # counted from 0
-    index: int  # of the step in its round, from 0
+    number: int  # of the step in its round, from 0
     new_round: bool  # whether the pool may have changed
     sync_due: bool  # whether the heads are averaged after this step
 

@@ -6,16 +6,26 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from small_federation import TAU, make_split, make_views
+from small_federation import TAU, make_split, make_views, one_group
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from mocosfl.client_pool import ClientPool, ClientRows, mean_of_rows
+from mocosfl.averaging import mean_of_rows
+from mocosfl.client_pool import ClientPool, ClientRows, Smashed
 from mocosfl.folding import stacked_state
 
 NUM_CLIENTS = 5
 KINDS = ("online", "momentum", "sgd")
 State = dict[str, dict[str, Tensor]]
+
+
+def run_heads(pool: ClientPool, views: tuple[Tensor, ...]) -> Smashed:
+    """Run two views (P, b, 3, H, W) of the whole pool through its heads."""
+    view1, view2 = views
+    smashed: Smashed = pool(
+        view1.flatten(0, 1), view2.flatten(0, 1), one_group(*view1.shape[:2])
+    )
+    return smashed
 
 
 class Clients(NamedTuple):
@@ -40,7 +50,7 @@ class Clients(NamedTuple):
         Two steps: at the first the momentum heads still follow heads that are all equal.
         """
         for number in (seed, seed + 100):
-            smashed = self.pool(*make_views(number, self.pool.pool_size, 2))
+            smashed = run_heads(self.pool, make_views(number, self.pool.pool_size, 2))
             direction = torch.linspace(-1, 1, smashed.query.numel(), dtype=torch.float64)
             (smashed.query.flatten() * direction).sum().backward()
             self.optimizer.step()
@@ -178,7 +188,7 @@ def test_average_head_is_the_pool_s_mean_as_an_ordinary_head() -> None:
 
 
 def test_query_has_a_gradient_and_key_has_none() -> None:
-    smashed = make_clients().pool(*make_views(0, 2, 3))
+    smashed = run_heads(make_clients().pool, make_views(0, 2, 3))
 
     assert smashed.query.shape == smashed.key.shape == (6, 8, 8, 8)
     assert smashed.query.requires_grad
@@ -191,7 +201,7 @@ def test_key_comes_from_the_momentum_head_after_its_update() -> None:
     clients.train(seed=0)
     views = make_views(1, 2, 2)
     before = [clients.state(3), clients.state(1)]
-    smashed = clients.pool(*views)
+    smashed = run_heads(clients.pool, views)
     single = deepcopy(clients.pool.head)
     for place, state in enumerate(before):
         rows = slice(2 * place, 2 * place + 2)
@@ -212,7 +222,7 @@ def test_momentum_heads_stand_still_outside_training() -> None:
     before = clients.states()
     clients.pool.eval()
     with torch.no_grad():
-        clients.pool(*make_views(1, 2, 2))
+        run_heads(clients.pool, make_views(1, 2, 2))
 
     assert_same(clients.states(), before)
 
@@ -272,7 +282,9 @@ def test_frozen_heads_stay_bit_equal_and_their_bank_small(stateless: bool) -> No
     start = deepcopy(dict(clients.pool.head.named_parameters()))
     for number, pool in enumerate([range(7), range(8, 1, -1), range(1, 8)]):
         clients.enter(*pool)
-        smashed = clients.pool(*(view.float() for view in make_views(number, 7, 2)))
+        smashed = run_heads(
+            clients.pool, tuple(view.float() for view in make_views(number, 7, 2))
+        )
         assert not smashed.query.requires_grad
         clients.pool.synchronise(number == 0)
 

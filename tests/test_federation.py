@@ -12,7 +12,9 @@ from small_federation import (
     make_federation,
     make_sgd,
     make_split,
+    make_step,
     make_views,
+    one_group,
     train_step,
 )
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from torch.optim import Optimizer
 
 from mocosfl.federation import Federation
 from mocosfl.models.split import Bottleneck
+from mocosfl.server import SmashedStep
 
 NUM_CLIENTS, POOL_SIZE, BATCH = 5, 3, 2
 QUEUE_LENGTH = 13  # no multiple of a step's rows, so that batches wrap in their middle
@@ -217,14 +220,15 @@ def test_clients_do_not_see_each_other_s_gradient() -> None:
     server = deepcopy(federation.server)
     views = make_views(0, 2, BATCH)
     smashed: list[Tensor] = []
-    federation.server.register_forward_pre_hook(lambda _, inputs: smashed.append(inputs[0]))
-    federation(*views).loss.backward()
+    federation.server.register_forward_pre_hook(lambda _, inputs: smashed.append(inputs[0].query))
+    federation(make_step(views)).loss.backward()
     own_rows = smashed[0].detach()[: 2 * BATCH]  # of client 0: both views
     query = smashed[0].detach().requires_grad_()
     both = torch.cat([views[1], views[0]], 1)
     key = federation.clients.momentum(both.transpose(0, 1).flatten(1, 2)).detach()
     key = key.reshape(2 * BATCH, 2, *query.shape[1:]).transpose(0, 1).flatten(0, 1)
-    server(query, key, federation.clients.pool).loss.backward()
+    groups = one_group(2, 2 * BATCH)
+    server(SmashedStep(query, key, None, federation.clients.pool, groups)).loss.backward()
 
     head = deepcopy(federation.clients.average_head()).requires_grad_(True)  # all start equal
     sent = head(torch.cat([views[0][0], views[1][0]]))
@@ -241,9 +245,9 @@ def test_step_under_bf16_autocast_keeps_state_loss_and_gradients_in_fp32() -> No
     twin = deepcopy(federation)
     views = tuple(view.float() for view in make_views(0, 3, BATCH))
     with torch.autocast("cpu", torch.bfloat16):
-        output = federation(*views)
+        output = federation(make_step(views))
     output.loss.backward()
-    exact = twin(*views)
+    exact = twin(make_step(views))
     exact.loss.backward()
 
     assert output.loss.dtype == torch.float32

@@ -75,7 +75,7 @@ def steps(trace: Trace) -> list[Step]:
             torch.tensor(pool),
             (ClientGroup(torch.arange(len(pool)), x1.shape[1]),),
             round=0,
-            index=number - 1,
+            number=number - 1,
             new_round=True,
             sync_due=number in config["sync_after"],
         )

@@ -14,9 +14,9 @@ from torch import Tensor
 from mocosfl.data.augmentation import draw_uniforms
 from mocosfl.data.partition import Partition
 from mocosfl.data.round_plan import RoundPlan, plan_round, steps_per_round
-from mocosfl.step import ClientGroup, Step
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.randomness import torch_generator
+from mocosfl.step import ClientGroup, Step
 
 MAX_VIEW_BYTES = 2**28
 
@@ -179,7 +179,7 @@ class StepLoader:
                     for places, batch_size in block.groups[place]
                 ),
                 round=block.plan.round,
-                index=step,
+                number=step,
                 new_round=step == 0,
                 sync_due=bool(block.plan.sync_due[step]),
             )

@@ -50,7 +50,7 @@ def plan_round(
     *,
     seed: int,
     pool_size: int,
-    batch_sizes: _Ints,
+    batch_sizes: _Ints | int,
     syncs_per_round: int,
     local_epochs: int = 1,
     dropout_probability: float = 0.0,
@@ -62,11 +62,12 @@ def plan_round(
         round_index: the round's number, from 0.
         seed: the run's seed.
         pool_size: P, in [1, N].
-        batch_sizes: b of each client, (N,), at least 1.
+        batch_sizes: b of each client, (N,), or one for all; at least 1.
         syncs_per_round: F, at least 1.
         local_epochs: passes over a client's images, at least 1.
         dropout_probability: of a client missing a step, [0, 1).
     """
+    batch_sizes = np.broadcast_to(np.asarray(batch_sizes), (partition.num_clients,))
     num_steps = steps_per_round(partition.counts, batch_sizes, local_epochs=local_epochs)
     pool = draw_pool(partition.num_clients, pool_size, seed=seed, round_index=round_index)
     pool = pool[np.argsort(-batch_sizes[pool], kind="stable")]
