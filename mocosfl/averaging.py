@@ -61,7 +61,7 @@ class Averager(nn.Module):
     """
 
     image_counts: Tensor  # (N,) or (0,)
-    scales: Tensor  # (N,) lambda of each client, NaN before its first sync; or (0,)
+    scales: Tensor  # (N,) lambda of each client, 0 before its first sync; or (0,)
 
     def __init__(
         self, kind: str, *, num_clients: int, strength: float, image_counts: Tensor | None
@@ -85,7 +85,9 @@ class Averager(nn.Module):
         self.register_buffer("image_counts", counts, persistent=False)  # known from the data
         num_scales = num_clients if kind == "divergence_aware" else 0
         self.register_buffer(
-            "scales", torch.full((num_scales,), torch.nan), persistent=num_scales > 0
+            "scales",
+            torch.zeros(num_scales, dtype=torch.float64),
+            persistent=num_scales > 0,
         )
 
     def weights(self, pool: Tensor, places: Tensor | None) -> Tensor | None:
@@ -117,7 +119,7 @@ class Averager(nn.Module):
             return None
         scales = self.scales[clients].to(divergence)
         # A client that equals the mean says nothing about lambda: its first sync is yet to come.
-        first = scales.isnan() & (divergence > 0)
+        first = (scales == 0) & (divergence > 0)
         scales = torch.where(first, self.strength / divergence, scales)
         self.scales[clients] = scales.to(self.scales)
-        return (scales * divergence).nan_to_num(0.0).clamp(max=1.0)
+        return (scales * divergence).clamp(max=1.0)

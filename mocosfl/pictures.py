@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
+Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
+
 _DOTS_PER_INCH = 110
 _MAX_CLIENTS_SHOWN = 100  # columns of the heat map: more would be thinner than a line
 _MAX_NUMBERED_CLIENTS = 20  # up to here each cell carries its number
@@ -97,7 +99,7 @@ def draw_views(
     figure.savefig(path)
 
 
-def draw_curves(metrics: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
+def draw_curves(metrics: Mapping[str, Curve], path: Path) -> None:
     """Draw each logged quantity over the training steps, a panel each.
 
     Args:
@@ -119,6 +121,41 @@ def draw_curves(metrics: Mapping[str, tuple[Sequence[float], Sequence[float]]], 
         _label_values(axes, name)
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
+    figure.savefig(path)
+
+
+def draw_divergence(curves: Mapping[str, Curve], path: Path) -> None:
+    """Draw how far the clients' heads were from their mean, at each sync.
+
+    Args:
+        curves: `mean`, `std`, `least` and `most` over the clients -> (steps, values).
+        path: PNG file to write.
+    """
+    steps = np.asarray(curves["mean"][0], float)
+    mean, std, least, most = (
+        np.asarray(curves[name][1], float) for name in ("mean", "std", "least", "most")
+    )
+    figure = _figure(7.0, 3.6)
+    axes = figure.subplots()
+    colour = _PROBE_COLOURS[0]
+    mark = "o" if len(steps) <= 30 else ""
+    axes.fill_between(steps, least, most, color=colour, alpha=0.15, lw=0, label="least to most")
+    axes.fill_between(
+        steps, np.maximum(mean - std, least), np.minimum(mean + std, most), color=colour,
+        alpha=0.35, lw=0, label="mean ± standard deviation",
+    )  # fmt: skip
+    axes.plot(steps, mean, color=colour, lw=1.5, marker=mark, markersize=3.5, label="mean")
+    axes.set(
+        title="Divergence of the clients' heads from their mean",
+        xlabel="step of the sync",
+        ylabel="L2 norms of the tensors, summed",
+    )
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     figure.savefig(path)
 
 

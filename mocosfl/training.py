@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
 
 from mocosfl import pictures
+from mocosfl.averaging import Spread
 from mocosfl.build import build_module
 from mocosfl.callbacks import (
     Alarm,
@@ -33,7 +34,14 @@ from mocosfl.validate import validate
 log = logging.getLogger(__name__)
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
-CURVES = ("train/loss", "train/contrast_accuracy", "val/knn_top1", "train/embedding_std")
+CURVES = (
+    "train/loss",
+    "train/contrast_accuracy",
+    "train/accuracy",
+    "val/knn_top1",
+    "train/embedding_std",
+)
+DIVERGENCE = {name: f"sync/divergence_{name}" for name in Spread._fields}
 NUM_VIEWS_SHOWN = 12
 
 
@@ -181,6 +189,9 @@ def _draw_curves(config: Config, folder: RunFolder) -> None:
     shown = {name: curves[name] for name in CURVES if name in curves}
     if config.callbacks.pictures and shown:
         pictures.draw_curves(shown, folder.pictures / "curves.png")
+    apart = {name: curves[column] for name, column in DIVERGENCE.items() if column in curves}
+    if config.callbacks.pictures and apart and config.clients.num_clients > 1:
+        pictures.draw_divergence(apart, folder.pictures / "divergence.png")
 
 
 def _write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:

@@ -89,6 +89,7 @@ class ReferenceFederation:
 
         self.client_optimizers = [sgd(head, client_lr) for head in self.heads]
         self.server_optimizer = sgd(self.server, server_lr)
+        self.scales: dict[int, float] = {}  # lambda of divergence-aware averaging
 
     def step(
         self, pool: Sequence[int], view1: Sequence[Tensor], view2: Sequence[Tensor]
@@ -152,11 +153,42 @@ class ReferenceFederation:
         for slow, fast in zip(momentum.parameters(), online.parameters(), strict=True):
             slow.copy_(self.tau * slow + (1 - self.tau) * fast)
 
-    def sync(self, pool: Sequence[int]) -> None:
-        """8. Give the mean of the pool's heads to all N clients; optimizers stay as they are."""
+    def sync(
+        self,
+        pool: Sequence[int],
+        *,
+        weights: Sequence[float] | None = None,
+        strength: float | None = None,
+    ) -> list[float]:
+        """8. Give the mean of the pool's heads to all N clients; optimizers stay as they are.
+
+        Args:
+            pool: clients whose heads count.
+            weights: how much each counts; None: all the same.
+            strength: divergence-aware averaging: what a client keeps of its own at its first sync.
+
+        Returns:
+            How far each head of the pool was from the mean.
+        """
+        weights = [1.0] * len(pool) if weights is None else weights
         banks = [self.heads, self.momentum_heads] if self.align_momentum else [self.heads]
+        distances: list[float] = []
         for bank in banks:
-            states = [bank[client].state_dict() for client in pool]
-            mean = {name: sum(s[name] for s in states) / len(states) for name in states[0]}
+            own = {client: deepcopy(bank[client].state_dict()) for client in pool}
+            counted = list(zip(weights, own.values(), strict=True))
+            names = list(bank[0].state_dict())
+            mean = {n: sum(w * s[n] for w, s in counted) / sum(weights) for n in names}
             for module in bank:
                 module.load_state_dict(mean)
+            if bank is self.momentum_heads:
+                continue
+            for client, state in own.items():
+                distance = sum((state[n] - mean[n]).norm().item() for n in names)
+                distances.append(distance)
+                if strength is None:
+                    continue
+                scale = self.scales.setdefault(client, strength / distance)
+                mu = min(scale * distance, 1.0)
+                mixed = {n: mu * state[n] + (1 - mu) * mean[n] for n in names}
+                bank[client].load_state_dict(mixed)
+        return distances

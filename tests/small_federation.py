@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mocosfl.averaging import Averager
 from mocosfl.client_pool import ClientPool
 from mocosfl.federation import Federation, make_optimizer
 from mocosfl.models.projector import Projector
@@ -19,7 +20,9 @@ WIDTH, SIZE, DIM = 8, 8, 6
 TEMPERATURE, TAU = 0.1, 0.9  # tau far from 1, so that momentum copies move visibly
 
 
-def make_split(name: str = "resnet18", *, cut_layer: int = 1, seed: int = 0, **more: Any) -> Split:
+def make_split(
+    name: str = "resnet18", *, cut_layer: int | None = 1, seed: int = 0, **more: Any
+) -> Split:
     """Build a small split in float64 from a seed."""
     settings = {"width": WIDTH, "image_size": SIZE, **more}
     with torch.random.fork_rng(devices=[]):
@@ -54,6 +57,7 @@ def make_federation(
     align_momentum: bool = False,
     stateless: bool = False,
     frozen: bool = False,
+    averager: Averager | None = None,
 ) -> Federation:
     """Build a federation around a split, whose modules it takes."""
     num_queues = 1 if feature_sharing else num_clients
@@ -64,6 +68,7 @@ def make_federation(
         momentum=TAU,
         stateless=stateless,
         frozen=frozen,
+        averager=averager,
     )
     server = Server(
         split.trunk,

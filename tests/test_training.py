@@ -46,6 +46,15 @@ VARIANTS: dict[str, list[str]] = {
     "monacosfl": ["method=monacosfl"],
     "frozen": ["optimizer.client_lr=0"],
     "private queues": ["moco.feature_sharing=false"],
+    "whole networks": ["method=fl_moco"],
+    "supervised": ["method=sfl_supervised"],
+    "unequal, missing, divergence-aware": [
+        "heterogeneity=rich_poor",
+        "heterogeneity.rich_batch_factor=3",
+        "clients.dropout_probability=0.3",
+        "averaging=divergence_aware",
+        "clients.num_rounds=4",
+    ],
 }
 
 
@@ -184,9 +193,10 @@ def test_every_step_is_logged_and_knn_at_the_end_of_each_round(quick_run: RunFol
 
 def test_pictures_are_drawn_where_they_are_wanted(compose_quick: Compose, tmp_path: Path):
     folder = RunFolder(tmp_path / "run")
-    train(compose_quick(["callbacks.pictures=true", "trainer.max_steps=2"]), folder, resume=False)
+    train(compose_quick(["callbacks.pictures=true", "trainer.max_steps=4"]), folder, resume=False)
     drawn = sorted(folder.pictures.iterdir())
-    assert [file.name for file in drawn] == ["curves.png", "partition.png", "views.png"]
+    names = ["curves.png", "divergence.png", "partition.png", "views.png"]
+    assert [file.name for file in drawn] == names
     assert all(file.read_bytes()[:4] == PNG for file in drawn)
 
 

@@ -38,6 +38,11 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("moco.augmentation.contrast", -0.4, "must be at least 0"),
     ("moco.augmentation.saturation", -0.4, "must be at least 0"),
     ("moco.augmentation.hue", 0.6, "must be from 0 to 0.5, half a turn"),
+    ("method.local_epochs", 0, "must be at least 1"),
+    ("saving.warmup_rounds", -1, "must be at least 0"),
+    ("saving.loss_threshold", -0.1, "must be at least 0"),
+    ("clients.dropout_probability", 1.0, "must be from 0 to below 1"),
+    ("averaging.divergence_strength", 0.0, "must be above 0 and at most 1"),
     ("optimizer.server_lr", float("nan"), "must be at least 0"),
     ("optimizer.client_lr", -0.06, "must be at least 0"),
     ("optimizer.momentum", 1.1, "must be from 0 to 1"),
@@ -210,6 +215,84 @@ def problems(config: Config) -> list[str]:
     with pytest.raises(ValueError) as error:
         validate(config)
     return str(error.value).splitlines()
+
+
+WHOLE = "method=fl_moco keeps the whole network on the client"
+METHOD_CASES: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "mocosfl",
+        {"method.whole_network": True},
+        "method.name=mocosfl, method.whole_network=True, method.supervised=False: do not belong "
+        "together; choose method=mocosfl and leave the other two alone",
+    ),
+    (
+        "mocosfl",
+        {"split.cut_layer": None},
+        "split.cut_layer=null: method=mocosfl cuts the network; set a cut from 1 on",
+    ),
+    ("fl_moco", {"split.cut_layer": 2}, f"split.cut_layer=2: {WHOLE}; leave it null"),
+    (
+        "fl_moco",
+        {"split.bottleneck_channels": 4},
+        f"split.bottleneck_channels=4: {WHOLE}; leave it null",
+    ),
+    (
+        "fl_moco",
+        {"optimizer.client_lr": 0.0},
+        f"optimizer.client_lr=0: {WHOLE}, so nothing would train; set it above 0",
+    ),
+    (
+        "fl_moco",
+        {"moco.symmetric": "server"},
+        "moco.symmetric=server: method=fl_moco has no server that could exchange queries and "
+        "keys; use full or none",
+    ),
+    (
+        "fl_moco",
+        {"moco.projector_batch_norm": True, "callbacks.knn_features": "projection"},
+        "callbacks.knn_features=projection: a client's projector with BatchNorm keeps no running "
+        "statistics to be evaluated by; use backbone",
+    ),
+    (
+        "fl_moco",
+        {"moco.projector_batch_norm": True, "moco.symmetric": "none"},
+        "clients.batch_size=1: BatchNorm in a client's projector needs at least 2 rows of its own "
+        "a step; raise it, or moco.projector_batch_norm=false",
+    ),
+    (
+        "fl_moco",
+        {"saving.enabled": True},
+        "saving.enabled=true: method=fl_moco sends no pairs of smashed data to replay; use "
+        "saving=off",
+    ),
+    (
+        "central_moco",
+        {"clients.num_clients": 2},
+        "clients.num_clients=2: method=central_moco has one client that holds all images; set it "
+        "to 1, or choose a federated method",
+    ),
+    (
+        "sfl_supervised",
+        {"method.align_momentum": True},
+        "method.align_momentum=true: method=sfl_supervised has no momentum heads; set it to false",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "values", "line"), METHOD_CASES)
+def test_setting_that_a_method_has_no_place_for_is_the_one_problem_reported(
+    compose: Compose, method: str, values: dict[str, Any], line: str
+):
+    assert problems(changed(compose([*HUNDRED, f"method={method}"]), values)) == [line]
+
+
+def test_queue_must_hold_the_keys_of_the_pool_with_the_largest_batches(compose: Compose):
+    # 20 of 100 clients are rich and bring 16 images: a pool of 30 has at most 20 of them.
+    config = compose([*HUNDRED, "heterogeneity=rich_poor", "clients.participation=0.3"])
+    keys = 2 * (20 * 16 + 10)
+    validate(changed(config, {"moco.queue_length": keys}))
+    (line,) = problems(changed(config, {"moco.queue_length": keys - 1}))
+    assert line.startswith(f"moco.queue_length={keys - 1}: shorter than the {keys} keys")
 
 
 @pytest.mark.parametrize(
