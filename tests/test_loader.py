@@ -110,6 +110,59 @@ def test_each_row_is_an_image_of_its_client_as_the_round_plan_says():
             assert set(own) <= set(PARTITION.client(client).tolist())
 
 
+def test_rows_are_those_of_the_clients_that_are_there_group_by_group():
+    batches = np.array([3, 3, 1, 1, 1, 1])
+    shape = SHAPE._replace(batch_sizes=batches, dropout_probability=0.4, pool_size=4)
+    sizes = set()
+    for step in make_loader(view_maker(NUMBERED, IDENTITY), shape=shape):
+        images = (step.view1[:, 0, 0, 0] * 255).round().long().tolist()
+        places = [p for group in step.groups for p in group.places.tolist()]
+        owners = [
+            client
+            for group in step.groups
+            for client in step.pool[group.places].tolist()
+            for _ in range(group.batch_size)
+        ]
+        assert len(images) == len(owners) == sum(group.num_rows for group in step.groups)
+        for image, client in zip(images, owners, strict=True):
+            assert image in PARTITION.client(client)
+        assert places == sorted(set(places))
+        assert all((batches[step.pool[g.places]] == g.batch_size).all() for g in step.groups)
+        sizes.add(len(places))
+    assert len(sizes) > 1  # somebody missed a step
+
+
+def test_unequal_and_missing_clients_resume_at_any_step():
+    shape = SHAPE._replace(batch_sizes=np.array([3, 3, 1, 1, 1, 1]), dropout_probability=0.4)
+    whole = list(make_loader(shape=shape))
+    for start in (0, 3, 7):
+        resumed = make_loader(block_images=5, shape=shape)
+        resumed.load_state_dict({"next_step": start})
+        assert_same(list(resumed), whole[start:])
+
+
+def test_each_block_is_announced_before_the_one_before_it_trains():
+    events: list[str] = []
+
+    class Announced(ViewMaker):
+        def prefetch(self, indices: Any, uniforms: Tensor) -> None:
+            events.append(f"prefetch {indices.tolist()}")
+
+        def views(self, indices: Any, uniforms: Tensor) -> list[Tensor]:
+            events.append(f"views {indices.tolist()}")
+            return super().views(indices, uniforms)
+
+    ones = {"mean": [0.5] * 3, "std": [1.0] * 3, "device": torch.device("cpu")}
+    for step in make_loader(Announced(PATTERNS, RANDOM, **ones)):
+        events.append(f"step {step.round}.{step.number}")
+    views = [event.removeprefix("views ") for event in events if event.startswith("views")]
+    assert len(views) == 6  # two steps each
+    for number, indices in enumerate(views[1:], 1):
+        announced = events.index(f"prefetch {indices}")
+        assert events.index(f"views {views[number - 1]}") < announced
+        assert events[announced + 1].startswith("step")
+
+
 def test_flags_mark_the_start_of_a_round_and_the_syncs():
     steps = list(make_loader())
     assert [step.new_round for step in steps] == [True, False, False, False] * 3

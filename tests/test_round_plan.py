@@ -7,6 +7,7 @@ from mocosfl.data.partition import Partition
 from mocosfl.data.round_plan import (
     client_orders,
     draw_pool,
+    draw_present,
     plan_round,
     steps_per_round,
     sync_steps,
@@ -117,6 +118,47 @@ def test_a_client_with_fewer_images_than_a_batch_repeats_them():
     assert images.shape == (1, 2, 8)
     assert len(np.unique(images[:, 0])) == 1
     assert len(np.unique(images[:, 1])) == 3
+
+
+def test_rich_and_poor_clients_pass_over_their_images_in_the_same_steps():
+    # The published setting: 20 of 100 clients hold 80 % of 50,000 images, batch 16 and 1.
+    counts, batches = np.repeat([2000, 125], [20, 80]), np.repeat([16, 1], [20, 80])
+    assert steps_per_round(counts, batches) == 125
+
+
+def test_local_epochs_lengthen_a_round_by_whole_passes():
+    assert steps_per_round(np.array([7, 8]), 2, local_epochs=3) == 9  # 3 steps a pass of 7.5
+
+
+def test_pool_of_unequal_clients_is_in_groups_with_the_largest_batches_first():
+    partition, batches = partition_of(*[12] * 10), np.array([4, 4, 4, *[1] * 7])
+    pools = []
+    for round_index in range(20):
+        plan = plan_round(
+            partition, round_index, seed=7, pool_size=5, batch_sizes=batches, syncs_per_round=1
+        )
+        assert batches[plan.pool].tolist() == sorted(batches[plan.pool].tolist(), reverse=True)
+        assert np.concatenate([group.places for group in plan.groups]).tolist() == [0, 1, 2, 3, 4]
+        for places, images in plan.groups:
+            assert images.shape == (6, len(places), batches[plan.pool[places[0]]])  # 120 // 19
+            for column, place in enumerate(places):
+                held = partition.client(int(plan.pool[place]))
+                assert set(images[:, column].ravel()) <= set(held)
+        pools.append(plan.pool.tolist())
+    assert len({len(set(pool) & {0, 1, 2}) for pool in pools}) > 1  # drawn without regard to b
+
+
+def test_clients_miss_steps_at_the_rate_asked_for_and_each_step_has_one():
+    present = draw_present(4000, 5, 0.3, seed=1, round_index=2)
+    assert present.shape == (4000, 5)
+    assert present.mean() == pytest.approx(0.7, abs=0.02)
+    assert present.any(axis=1).all()
+    assert np.array_equal(present, draw_present(4000, 5, 0.3, seed=1, round_index=2))
+    assert not np.array_equal(present, draw_present(4000, 5, 0.3, seed=1, round_index=3))
+    rarely = draw_present(1000, 2, 0.99, seed=1, round_index=0)
+    assert rarely.any(axis=1).all()
+    assert 0 < rarely.mean() < 0.6
+    assert draw_present(10, 3, 0.0, seed=1, round_index=0).all()
 
 
 @pytest.mark.parametrize("pool_size", [0, 11])
