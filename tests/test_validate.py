@@ -115,7 +115,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"backbone.name": "resnet20"},
         "backbone.name=resnet20: unknown; choose one of resnet18, resnet34, resnet50, resnet101, "
-        "resnet152, vgg11, vgg13, vgg16, vgg19",
+        "resnet152, vgg11, vgg13, vgg16, vgg19, mobilenetv2",
     ),
     (
         {"backbone.width": 6},
