@@ -31,6 +31,11 @@ def pool_size(config: Config) -> int:
     return round(config.clients.num_clients * config.clients.participation)
 
 
+def num_rich_clients(config: Config) -> int:
+    """Return how many clients, the first ones, are rich; 0 where all are alike."""
+    return round(config.heterogeneity.rich_fraction * config.clients.num_clients)
+
+
 def keys_per_row(config: Config) -> int:
     """Return how many keys a step enqueues for each image: 2 where the loss is two-sided."""
     return 1 if config.moco.symmetric is Symmetric.none else 2

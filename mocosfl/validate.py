@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from mocosfl.build import build_projector, build_split, keys_per_row, pool_size
+from mocosfl.build import (
+    build_projector,
+    build_split,
+    keys_per_row,
+    num_rich_clients,
+    pool_size,
+)
 from mocosfl.config import ClientSchedule, Config, PartitionKind, ProbeConfig, Schedule
 from mocosfl.data.sources import SOURCES
 from mocosfl.models.split import BACKBONES
@@ -37,6 +43,8 @@ def validate(config: Config) -> None:
         *_schedules(config),
         *_dataset(config),
         *_clients(config),
+        *_partition(config),
+        *_heterogeneity(config),
         *_queue(config),
         *_network(config),
         *_monitors(config),
@@ -83,6 +91,8 @@ def _ranges(config: Config) -> Iterator[str]:
         ("trainer.view_block_images", config.trainer.view_block_images, 1),
         ("partition.classes_per_client", config.partition.classes_per_client, 1),
         ("partition.min_images", config.partition.min_images, 1),
+        ("heterogeneity.rich_batch_factor", config.heterogeneity.rich_batch_factor, 1),
+        ("dataset.num_workers", config.dataset.num_workers, 1),
         ("callbacks.checkpoint_every_steps", config.callbacks.checkpoint_every_steps, 1),
         ("callbacks.knn_every_rounds", config.callbacks.knn_every_rounds, 0),
         ("callbacks.knn_num_images", config.callbacks.knn_num_images, 1),
@@ -215,7 +225,7 @@ def _schedules(config: Config) -> Iterator[str]:
 
 def _clients(config: Config) -> Iterator[str]:
     """Yield a line for each impossible federation."""
-    c, p = config.clients, config.partition
+    c = config.clients
     if not 0 < c.participation <= 1:
         yield f"clients.participation={c.participation}: must be above 0 and at most 1"
     elif pool_size(config) < 1 <= c.num_clients:
@@ -223,11 +233,48 @@ def _clients(config: Config) -> Iterator[str]:
             f"clients.participation={c.participation}: leaves an empty pool of {c.num_clients} "
             f"clients; use at least {1 / c.num_clients:.3g}"
         )
+
+
+def _partition(config: Config) -> Iterator[str]:
+    """Yield a line for each setting that does not fit the way the images are dealt."""
+    p = config.partition
     if p.kind is PartitionKind.shards and p.classes_per_client > config.dataset.num_classes:
         yield (
             f"partition.classes_per_client={p.classes_per_client}: the data set has "
             f"dataset.num_classes={config.dataset.num_classes}; use at most that many"
         )
+    if p.kind is PartitionKind.file and p.path is None:
+        yield (
+            "partition.path=null: partition.kind=file reads it; name a partition.json, or the "
+            "folder of a run that has one"
+        )
+    if p.kind is not PartitionKind.file and p.path is not None:
+        yield (
+            f"partition.path={p.path}: partition.kind={p.kind.name} does not read it; use "
+            "partition=file, or leave it null"
+        )
+
+
+def _heterogeneity(config: Config) -> Iterator[str]:
+    """Yield a line for each impossible division into rich and poor clients."""
+    h, num_clients = config.heterogeneity, config.clients.num_clients
+    if not 0 < h.rich_data_fraction < 1:
+        yield (
+            f"heterogeneity.rich_data_fraction={h.rich_data_fraction}: must be above 0 and below 1"
+        )
+    if not 0 <= h.rich_fraction < 1:
+        yield (
+            f"heterogeneity.rich_fraction={h.rich_fraction}: must be from 0 to below 1; 0 makes "
+            "all clients alike"
+        )
+    elif h.rich_fraction > 0 and num_clients >= 1:
+        num_rich = num_rich_clients(config)
+        if not 0 < num_rich < num_clients:
+            side = "poor" if num_rich else "rich"
+            yield (
+                f"heterogeneity.rich_fraction={h.rich_fraction}: leaves no {side} client among "
+                f"{num_clients}; change it, or use more clients or heterogeneity=none"
+            )
 
 
 def _queue(config: Config) -> Iterator[str]:
