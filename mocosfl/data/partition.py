@@ -1,7 +1,7 @@
 """Partitions: which client holds which images, as pure functions of a seed.
 
     iid             random equal parts
-    shards          sorted by label, cut into equal shards, `classes_per_client` dealt to each client
+    shards          sorted by label, cut into equal shards, `classes_per_client` dealt to each one
     dirichlet       each class spread over the clients in proportions drawn from Dirichlet(alpha)
     quantity_skew   random images; the clients' sizes are drawn from Dirichlet(alpha)
 
