@@ -130,12 +130,18 @@ def draw_views(
 
 
 def parameters_from_uniforms(
-    settings: ViewSettings, uniforms: Tensor, *, source_size: int
+    settings: ViewSettings, uniforms: Tensor, *, source_size: int | Tensor
 ) -> ViewParameters:
-    """Turn uniform numbers, (R, NUM_UNIFORMS) float64 in [0, 1), into the parameters of R views."""
+    """Turn uniform numbers into the parameters of views.
+
+    Args:
+        settings: the distribution.
+        uniforms: (R, NUM_UNIFORMS) float64 in [0, 1).
+        source_size: side of the square source images, or (R, 2) int64 heights and widths; pixels.
+    """
     groups = torch.split_with_sizes(uniforms, list(_COLUMNS.values()), dim=1)
     draw = dict(zip(_COLUMNS, groups, strict=True))
-    corners, sizes = _crops(settings, draw, source_size)
+    corners, sizes = _crops(settings, draw, _heights_and_widths(source_size))
     low, high = _factor_bounds(settings)
     sigma_range = settings.blur_sigma_max - settings.blur_sigma_min
     return ViewParameters(
@@ -160,29 +166,42 @@ def _factor_bounds(settings: ViewSettings) -> tuple[Tensor, Tensor]:
     return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
 
 
+def _heights_and_widths(source_size: int | Tensor) -> Tensor:
+    """Return (R, 2), or (1, 2) for all images, float64."""
+    if isinstance(source_size, Tensor):
+        return source_size.double()
+    return torch.full((1, 2), source_size, dtype=torch.float64)
+
+
 def _crops(
-    settings: ViewSettings, draw: dict[str, Tensor], source_size: int
+    settings: ViewSettings, draw: dict[str, Tensor], source: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Corners and sizes, both (R, 2) int64 as (vertical, horizontal) pixels.
 
     The first of the tries that fits, at a random place; else torchvision's fallback, the largest
-    centred crop of the allowed ratio nearest to 1.
+    centred crop of the allowed ratio nearest to the image's own.
     """
     scale_range = settings.crop_scale_max - settings.crop_scale_min
     log_min, log_max = math.log(settings.ratio_min), math.log(settings.ratio_max)
-    area = source_size**2 * (settings.crop_scale_min + scale_range * draw["area"])
+    scale = settings.crop_scale_min + scale_range * draw["area"]
+    area = source.prod(dim=1, keepdim=True) * scale
     ratio = (log_min + (log_max - log_min) * draw["ratio"]).exp()
     tries = torch.stack([area / ratio, area * ratio], dim=2).sqrt().round()  # (R, tries, 2)
-    fits = ((tries >= 1) & (tries <= source_size)).all(dim=2)
+    fits = ((tries >= 1) & (tries <= source[:, None])).all(dim=2)
     first = fits.to(torch.uint8).argmax(dim=1)
-    closest = min(max(1.0, settings.ratio_min), settings.ratio_max)
-    sides = (round(source_size / max(closest, 1.0)), round(source_size * min(closest, 1.0)))
-    fallback = tries.new_tensor(sides).clamp_(min=1)
     found = fits.any(dim=1, keepdim=True)
-    sizes = tries[torch.arange(len(tries)), first].where(found, fallback)
-    room = source_size - sizes
+    sizes = tries[torch.arange(len(tries)), first].where(found, _largest(settings, source))
+    room = source - sizes
     corners = (draw["position"] * (room + 1)).floor().where(found, (room / 2).floor())
     return corners.long(), sizes.long()
+
+
+def _largest(settings: ViewSettings, source: Tensor) -> Tensor:
+    """Sizes of the largest crops whose ratio is allowed and nearest to the image's own."""
+    height, width = source.unbind(dim=1)
+    closest = (width / height).clamp(settings.ratio_min, settings.ratio_max)
+    sides = [torch.minimum(height, width / closest), torch.minimum(width, height * closest)]
+    return torch.stack(sides, dim=1).round().clamp(min=1)
 
 
 def make_views(
