@@ -24,8 +24,8 @@ METHODS = ("mocosfl", "monacosfl")
 NO_GPU = "no GPU here that this PyTorch can use; choose auto or cpu"
 PRECISIONS = ("fp32", "bf16", "fp64")
 WANDB_MODES = ("offline", "online")
-SOURCES_WITH_PATH = ("image_folder", "arrays")
-SOURCES_WITHOUT_TEST = ("digits", "image_folder")
+SOURCES_WITH_PATH = ("image_folder", "pictures", "arrays")
+SOURCES_WITHOUT_TEST = ("digits", "image_folder", "pictures")
 BOTTLENECK_STRIDES = (1, 2, 4)
 MIN_IMAGE_SIZE = 8  # pixels
 
@@ -204,6 +204,11 @@ def _dataset(config: Config) -> Iterator[str]:
     known = d.source in SOURCES
     if known and d.path is not None and d.source not in SOURCES_WITH_PATH:
         yield f"dataset.path={d.path}: dataset.source={d.source} does not read it; leave it null"
+    if not d.path and d.source in SOURCES_WITH_PATH:
+        yield (
+            f"dataset.path={d.path}: dataset.source={d.source} reads the folder that it names; "
+            "set dataset.path=<folder>"
+        )
     if not 0 <= d.test_fraction < 1:
         yield f"dataset.test_fraction={d.test_fraction}: must be from 0 to below 1"
     elif known and d.test_fraction > 0 and d.source not in SOURCES_WITHOUT_TEST:

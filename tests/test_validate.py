@@ -71,7 +71,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"dataset.source": "mnist"},
         "dataset.source=mnist: unknown; choose one of digits, cifar10, cifar100, svhn, "
-        "stl10, fashion_mnist, image_folder, arrays",
+        "stl10, fashion_mnist, image_folder, pictures, arrays",
     ),
     (
         {"dataset.mean": [0.5]},
@@ -88,6 +88,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"dataset.path": "birds"},
         "dataset.path=birds: dataset.source=digits does not read it; leave it null",
+    ),
+    (
+        {"dataset.source": "pictures"},
+        "dataset.path=None: dataset.source=pictures reads the folder that it names; set "
+        "dataset.path=<folder>",
     ),
     (
         {"dataset.source": "svhn", "dataset.test_fraction": 0.1},
@@ -274,6 +279,7 @@ def test_network_too_deep_for_the_images_names_their_size(compose: Compose):
         {"callbacks.knn_num_images": 20, "callbacks.knn_every_rounds": 0},
         {"callbacks.knn_held_out_fraction": 0.0},
         {"partition.kind": "file", "partition.path": "old/run"},
+        {"dataset.source": "pictures", "dataset.path": "birds", "dataset.test_fraction": 0.2},
         {"split.cut_layer": 9},
         {"optimizer.client_lr": 0.0},
     ],

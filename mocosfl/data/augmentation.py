@@ -18,7 +18,6 @@ approximation by boxes.
 Legend: R rows (images), H and W source height and width, O output size, all in pixels.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from mocosfl.data import image_operations
+from mocosfl.data.random_crops import Crops, random_crops
 
 # ViewParameters.order and .factors number the colour operations by their place here.
 _COLOUR_OPERATIONS = (
@@ -95,6 +95,11 @@ class ViewParameters(NamedTuple):
         """Return the parameters of some rows, given as a slice, indices or a mask."""
         return ViewParameters(*(field[rows] for field in self))
 
+    def uncropped(self, size: int) -> "ViewParameters":
+        """Return the same views of images of side `size` that are cropped already, in pixels."""
+        start, side = torch.zeros_like(self.top), torch.full_like(self.height, size)
+        return self._replace(top=start, left=start, height=side, width=side)
+
 
 def concatenate(parts: Sequence[ViewParameters]) -> ViewParameters:
     """Join the parameters of several groups of images, in order."""
@@ -129,6 +134,21 @@ def draw_views(
     return parameters_from_uniforms(settings, uniforms, source_size=source_size)
 
 
+def crops_from_uniforms(
+    settings: ViewSettings, uniforms: Tensor, *, source_size: int | Tensor
+) -> Crops:
+    """Return the crops alone of the views that `parameters_from_uniforms` returns."""
+    draw = _by_purpose(uniforms)
+    return random_crops(
+        draw["area"],
+        draw["ratio"],
+        draw["position"],
+        scales=(settings.crop_scale_min, settings.crop_scale_max),
+        ratios=(settings.ratio_min, settings.ratio_max),
+        source_size=source_size,
+    )
+
+
 def parameters_from_uniforms(
     settings: ViewSettings, uniforms: Tensor, *, source_size: int | Tensor
 ) -> ViewParameters:
@@ -139,9 +159,8 @@ def parameters_from_uniforms(
         uniforms: (R, NUM_UNIFORMS) float64 in [0, 1).
         source_size: side of the square source images, or (R, 2) int64 heights and widths; pixels.
     """
-    groups = torch.split_with_sizes(uniforms, list(_COLUMNS.values()), dim=1)
-    draw = dict(zip(_COLUMNS, groups, strict=True))
-    corners, sizes = _crops(settings, draw, _heights_and_widths(source_size))
+    draw = _by_purpose(uniforms)
+    corners, sizes = crops_from_uniforms(settings, uniforms, source_size=source_size)
     low, high = _factor_bounds(settings)
     sigma_range = settings.blur_sigma_max - settings.blur_sigma_min
     return ViewParameters(
@@ -159,49 +178,16 @@ def parameters_from_uniforms(
     )
 
 
+def _by_purpose(uniforms: Tensor) -> dict[str, Tensor]:
+    groups = torch.split_with_sizes(uniforms, list(_COLUMNS.values()), dim=1)
+    return dict(zip(_COLUMNS, groups, strict=True))
+
+
 def _factor_bounds(settings: ViewSettings) -> tuple[Tensor, Tensor]:
     strengths = (settings.brightness, settings.contrast, settings.saturation)
     low = [max(0.0, 1.0 - strength) for strength in strengths] + [-settings.hue]
     high = [1.0 + strength for strength in strengths] + [settings.hue]
     return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
-
-
-def _heights_and_widths(source_size: int | Tensor) -> Tensor:
-    """Return (R, 2), or (1, 2) for all images, float64."""
-    if isinstance(source_size, Tensor):
-        return source_size.double()
-    return torch.full((1, 2), source_size, dtype=torch.float64)
-
-
-def _crops(
-    settings: ViewSettings, draw: dict[str, Tensor], source: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Corners and sizes, both (R, 2) int64 as (vertical, horizontal) pixels.
-
-    The first of the tries that fits, at a random place; else torchvision's fallback, the largest
-    centred crop of the allowed ratio nearest to the image's own.
-    """
-    scale_range = settings.crop_scale_max - settings.crop_scale_min
-    log_min, log_max = math.log(settings.ratio_min), math.log(settings.ratio_max)
-    scale = settings.crop_scale_min + scale_range * draw["area"]
-    area = source.prod(dim=1, keepdim=True) * scale
-    ratio = (log_min + (log_max - log_min) * draw["ratio"]).exp()
-    tries = torch.stack([area / ratio, area * ratio], dim=2).sqrt().round()  # (R, tries, 2)
-    fits = ((tries >= 1) & (tries <= source[:, None])).all(dim=2)
-    first = fits.to(torch.uint8).argmax(dim=1)
-    found = fits.any(dim=1, keepdim=True)
-    sizes = tries[torch.arange(len(tries)), first].where(found, _largest(settings, source))
-    room = source - sizes
-    corners = (draw["position"] * (room + 1)).floor().where(found, (room / 2).floor())
-    return corners.long(), sizes.long()
-
-
-def _largest(settings: ViewSettings, source: Tensor) -> Tensor:
-    """Sizes of the largest crops whose ratio is allowed and nearest to the image's own."""
-    height, width = source.unbind(dim=1)
-    closest = (width / height).clamp(settings.ratio_min, settings.ratio_max)
-    sides = [torch.minimum(height, width / closest), torch.minimum(width, height * closest)]
-    return torch.stack(sides, dim=1).round().clamp(min=1)
 
 
 def make_views(

@@ -14,6 +14,7 @@ from mocosfl.data.cache import ImageDataset
 from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.partition import Partition, make_partition
 from mocosfl.data.partition_file import read_partition
+from mocosfl.data.pictures import PictureArray, PictureViewMaker
 from mocosfl.data.rich_poor import deal_rich_and_poor
 from mocosfl.data.round_plan import steps_per_round
 from mocosfl.data.sources import load_dataset
@@ -130,13 +131,12 @@ class FederatedData(pl.LightningDataModule):
 
     def view_maker(self, device: torch.device) -> ViewMaker:
         """Return the maker of views on a device."""
-        return ViewMaker(
-            self.dataset.train.images,
-            view_settings(self.config),
-            mean=list(self.config.dataset.mean),
-            std=list(self.config.dataset.std),
-            device=device,
-        )
+        images, settings = self.dataset.train.images, view_settings(self.config)
+        dataset = self.config.dataset
+        mean, std = list(dataset.mean), list(dataset.std)
+        if isinstance(images, PictureArray):
+            return PictureViewMaker(images, settings, mean=mean, std=std, device=device)
+        return ViewMaker(images, settings, mean=mean, std=std, device=device)
 
     def step_loader(self, view_maker: ViewMaker) -> StepLoader:
         """Return the loader of all steps of the run."""
