@@ -91,7 +91,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"dataset.source": "pictures"},
-        "dataset.path=None: dataset.source=pictures reads the folder that it names; set "
+        "dataset.path=null: dataset.source=pictures reads the folder it names; set "
         "dataset.path=<folder>",
     ),
     (
