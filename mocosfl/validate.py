@@ -206,8 +206,8 @@ def _dataset(config: Config) -> Iterator[str]:
         yield f"dataset.path={d.path}: dataset.source={d.source} does not read it; leave it null"
     if not d.path and d.source in SOURCES_WITH_PATH:
         yield (
-            f"dataset.path={d.path or 'null'}: dataset.source={d.source} reads the folder it names; "
-            "set dataset.path=<folder>"
+            f"dataset.path={d.path or 'null'}: dataset.source={d.source} reads the folder it "
+            "names; set dataset.path=<folder>"
         )
     if not 0 <= d.test_fraction < 1:
         yield f"dataset.test_fraction={d.test_fraction}: must be from 0 to below 1"
