@@ -145,6 +145,8 @@ def _describe_partition(config: Config) -> str:
         "iid": "random equal parts",
         "shards": f"{p.classes_per_client} of {config.dataset.num_classes} classes a client",
         "dirichlet": f"alpha {p.alpha}, at least {p.min_images} images a client",
+        "quantity_skew": f"alpha {p.alpha}, at least {p.min_images} images a client",
+        "file": str(p.path),
     }
     return f"{p.kind.name}: {detail[p.kind.name]}"
 

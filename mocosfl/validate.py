@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from mocosfl.build import batch_sizes, build_projector, build_split, keys_per_row, pool_size
+from mocosfl.build import (
+    batch_sizes,
+    build_projector,
+    build_split,
+    keys_per_row,
+    num_rich_clients,
+    pool_size,
+)
 from mocosfl.config import (
     ClientSchedule,
     Config,
@@ -35,8 +42,8 @@ CENTRAL_METHODS = ("central_moco", "central_supervised")
 NO_GPU = "no GPU here that this PyTorch can use; choose auto or cpu"
 PRECISIONS = ("fp32", "bf16", "fp64")
 WANDB_MODES = ("offline", "online")
-SOURCES_WITH_PATH = ("image_folder", "arrays")
-SOURCES_WITHOUT_TEST = ("digits", "image_folder")
+SOURCES_WITH_PATH = ("image_folder", "pictures", "arrays")
+SOURCES_WITHOUT_TEST = ("digits", "image_folder", "pictures")
 BOTTLENECK_STRIDES = (1, 2, 4)
 MIN_IMAGE_SIZE = 8  # pixels
 
@@ -56,6 +63,8 @@ def validate(config: Config) -> None:
         *_schedules(config),
         *_dataset(config),
         *_clients(config),
+        *_partition(config),
+        *_heterogeneity(config),
         *_queue(config),
         *_network(config),
         *_monitors(config),
@@ -105,6 +114,8 @@ def _ranges(config: Config) -> Iterator[str]:
         ("method.local_epochs", config.method.local_epochs, 1),
         ("saving.warmup_rounds", config.saving.warmup_rounds, 0),
         ("saving.loss_threshold", config.saving.loss_threshold, 0),
+        ("heterogeneity.rich_batch_factor", config.heterogeneity.rich_batch_factor, 1),
+        ("dataset.num_workers", config.dataset.num_workers, 1),
         ("callbacks.checkpoint_every_steps", config.callbacks.checkpoint_every_steps, 1),
         ("callbacks.knn_every_rounds", config.callbacks.knn_every_rounds, 0),
         ("callbacks.knn_num_images", config.callbacks.knn_num_images, 1),
@@ -217,6 +228,11 @@ def _dataset(config: Config) -> Iterator[str]:
     known = d.source in SOURCES
     if known and d.path is not None and d.source not in SOURCES_WITH_PATH:
         yield f"dataset.path={d.path}: dataset.source={d.source} does not read it; leave it null"
+    if not d.path and d.source in SOURCES_WITH_PATH:
+        yield (
+            f"dataset.path={d.path or 'null'}: dataset.source={d.source} reads the folder it "
+            "names; set dataset.path=<folder>"
+        )
     if not 0 <= d.test_fraction < 1:
         yield f"dataset.test_fraction={d.test_fraction}: must be from 0 to below 1"
     elif known and d.test_fraction > 0 and d.source not in SOURCES_WITHOUT_TEST:
@@ -309,7 +325,7 @@ def _schedules(config: Config) -> Iterator[str]:
 
 def _clients(config: Config) -> Iterator[str]:
     """Yield a line for each impossible federation."""
-    c, p = config.clients, config.partition
+    c = config.clients
     if not 0 < c.participation <= 1:
         yield f"clients.participation={c.participation}: must be above 0 and at most 1"
     elif pool_size(config) < 1 <= c.num_clients:
@@ -317,11 +333,48 @@ def _clients(config: Config) -> Iterator[str]:
             f"clients.participation={c.participation}: leaves an empty pool of {c.num_clients} "
             f"clients; use at least {1 / c.num_clients:.3g}"
         )
+
+
+def _partition(config: Config) -> Iterator[str]:
+    """Yield a line for each setting that does not fit the way the images are dealt."""
+    p = config.partition
     if p.kind is PartitionKind.shards and p.classes_per_client > config.dataset.num_classes:
         yield (
             f"partition.classes_per_client={p.classes_per_client}: the data set has "
             f"dataset.num_classes={config.dataset.num_classes}; use at most that many"
         )
+    if p.kind is PartitionKind.file and p.path is None:
+        yield (
+            "partition.path=null: partition.kind=file reads it; name a partition.json, or the "
+            "folder of a run that has one"
+        )
+    if p.kind is not PartitionKind.file and p.path is not None:
+        yield (
+            f"partition.path={p.path}: partition.kind={p.kind.name} does not read it; use "
+            "partition=file, or leave it null"
+        )
+
+
+def _heterogeneity(config: Config) -> Iterator[str]:
+    """Yield a line for each impossible division into rich and poor clients."""
+    h, num_clients = config.heterogeneity, config.clients.num_clients
+    if not 0 < h.rich_data_fraction < 1:
+        yield (
+            f"heterogeneity.rich_data_fraction={h.rich_data_fraction}: must be above 0 and below 1"
+        )
+    if not 0 <= h.rich_fraction < 1:
+        yield (
+            f"heterogeneity.rich_fraction={h.rich_fraction}: must be from 0 to below 1; 0 makes "
+            "all clients alike"
+        )
+    elif h.rich_fraction > 0 and num_clients >= 1:
+        num_rich = num_rich_clients(config)
+        if not 0 < num_rich < num_clients:
+            side = "poor" if num_rich else "rich"
+            yield (
+                f"heterogeneity.rich_fraction={h.rich_fraction}: leaves no {side} client among "
+                f"{num_clients}; change it, or use more clients or heterogeneity=none"
+            )
 
 
 def _queue(config: Config) -> Iterator[str]:

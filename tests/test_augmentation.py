@@ -237,3 +237,43 @@ def test_images_that_do_not_fit_are_refused(images: Tensor, message: str) -> Non
     parameters = _draw(4, settings=STILL)
     with pytest.raises(ValueError, match=message):
         _make(images, parameters)
+
+
+def _sized(sizes: list[tuple[int, int]], settings: ViewSettings = SETTINGS) -> ViewParameters:
+    uniforms = augmentation.draw_uniforms(torch.Generator().manual_seed(0), len(sizes))
+    return augmentation.parameters_from_uniforms(
+        settings, uniforms, source_size=torch.tensor(sizes)
+    )
+
+
+def test_square_sizes_image_by_image_draw_what_one_size_draws() -> None:
+    for side in (8, 28, 32, 224):
+        own = _sized([(side, side)] * 500)
+        for field, reference in zip(own, _draw(500, size=side), strict=True):
+            assert torch.equal(field, reference)
+
+
+def test_crops_of_any_shape_of_image_stay_inside_it_and_cover_the_drawn_area() -> None:
+    sizes = [(300, 200), (90, 400), (64, 64), (375, 500)] * 1000
+    own = _sized(sizes)
+    height, width = torch.tensor(sizes).unbind(1)
+    assert bool(((own.top >= 0) & (own.top + own.height <= height)).all())
+    assert bool(((own.left >= 0) & (own.left + own.width <= width)).all())
+    fraction = (own.height * own.width / (height * width)).reshape(-1, 4)
+    assert fraction.min().item() > 0.07
+    # Uniform from 0.08 to 1 less what does not fit; of a quarter as high as wide little fits.
+    assert fraction[:, 2:].mean().item() == pytest.approx(0.45, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    [((100, 400), (100, 133)), ((400, 100), (133, 100)), ((100, 120), (100, 120))],
+)
+def test_fallback_is_the_largest_centred_crop_of_the_nearest_ratio(
+    size: tuple[int, int], crop: tuple[int, int]
+) -> None:
+    own = _sized([size], replace(SETTINGS, crop_scale_min=1.0))  # no try fits but by luck
+    height, width = crop
+    assert (own.height.item(), own.width.item()) == crop
+    assert own.top.item() == (size[0] - height) // 2
+    assert own.left.item() == (size[1] - width) // 2

@@ -28,7 +28,14 @@ from mocosfl.validate import validate
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 # What the user has to give for the data sets that are his own.
 OWN_DATA = ["dataset.path=birds", "dataset.num_classes=20"]
-EXTRAS = {"image_folder": OWN_DATA, "arrays": [*OWN_DATA, "dataset.image_size=32"]}
+EXTRAS = {
+    "image_folder": OWN_DATA,
+    "arrays": [*OWN_DATA, "dataset.image_size=32"],
+    "tiny_imagenet": ["dataset.path=birds"],
+    "imagenet12": ["dataset.path=birds"],
+    "imagenet": ["dataset.path=birds"],
+    "file": ["partition.path=old/run"],
+}
 
 
 def choices(group: str) -> list[str]:
@@ -77,6 +84,7 @@ def test_every_choice_composes_without_gaps_and_is_valid(compose: Compose, overr
     [
         ("image_folder", {"dataset.path", "dataset.num_classes"}),
         ("arrays", {"dataset.path", "dataset.num_classes", "dataset.image_size"}),
+        ("imagenet", {"dataset.path"}),
     ],
 )
 def test_only_the_users_own_data_leaves_values_to_give(
@@ -87,6 +95,22 @@ def test_only_the_users_own_data_leaves_values_to_give(
         validate(config)
     lines = [f"{key}=???: has no default; set it, as in {key}=<value>" for key in missing]
     assert sorted(str(error.value).splitlines()) == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size", "num_images", "num_classes"),
+    [
+        ("tiny_imagenet", 64, 100_000, 200),
+        ("imagenet12", 224, None, 12),
+        ("imagenet", 224, 1_281_167, 1000),
+    ],
+)
+def test_sets_in_folders_have_their_published_shapes(
+    compose: Compose, dataset: str, size: int, num_images: int | None, num_classes: int
+):
+    config = compose([f"dataset={dataset}", "dataset.path=birds"]).dataset
+    assert (config.image_size, config.num_train_images) == (size, num_images)
+    assert config.num_classes == num_classes
 
 
 @pytest.mark.parametrize(("dataset", "classes"), [("cifar10", 2), ("cifar100", 20)])

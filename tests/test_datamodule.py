@@ -1,5 +1,6 @@
 """The data of a run: every image trains or is held out, and the monitor sees training images."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from conftest import changed
 
+from mocosfl.build import num_rich_clients
 from mocosfl.config import Config
 from mocosfl.data.datamodule import FederatedData
 
@@ -14,7 +16,7 @@ NUM_TRAINING = 1438  # of 1,797 digits, a fifth of each class being test images
 HELD_OUT = {"callbacks.knn_images": "held_out", "callbacks.knn_held_out_fraction": 0.1}
 
 
-@pytest.mark.parametrize("kind", ["iid", "shards", "dirichlet"])
+@pytest.mark.parametrize("kind", ["iid", "shards", "dirichlet", "quantity_skew"])
 def test_every_training_image_belongs_to_one_client(tiny_config: Config, kind: str):
     data = FederatedData(changed(tiny_config, {"partition.kind": kind}))
     assert len(data.dataset.train.labels) == NUM_TRAINING
@@ -26,6 +28,32 @@ def test_partition_settings_reach_the_partition(tiny_config: Config):
     data = FederatedData(changed(tiny_config, {"partition.classes_per_client": 1}))
     classes = data.partition.class_counts(data.dataset.train.labels, 10) > 0
     assert classes.sum(1).mean() < 1.5  # some shards span two classes
+
+
+def test_rich_clients_hold_their_part_of_the_training_images(tiny_config: Config):
+    rich = {"heterogeneity.rich_fraction": 0.25, "heterogeneity.rich_data_fraction": 0.7}
+    data = FederatedData(changed(tiny_config, {**rich, **HELD_OUT}))
+    num_training = NUM_TRAINING - 143
+    assert num_rich_clients(tiny_config) == 10
+    assert data.partition.counts[:10].sum() == round(0.7 * num_training)
+    assert not np.intersect1d(data.monitor.queries, data.partition.order).size
+    assert len(data.partition.order) == num_training
+
+
+def test_partition_of_a_file_is_taken_as_it_is(tiny_config: Config, tmp_path: Path):
+    before = FederatedData(tiny_config).partition
+    before.save(tmp_path / "partition.json")
+    given = {
+        "partition.kind": "file",
+        "partition.path": str(tmp_path),
+        "seed": 99,
+        "heterogeneity.rich_fraction": 0.25,  # decides on batches, not on who holds what
+    }
+    data = FederatedData(changed(tiny_config, given))
+    np.testing.assert_array_equal(data.partition.order, before.order)
+    np.testing.assert_array_equal(data.partition.offsets, before.offsets)
+    with pytest.raises(ValueError, match=r"deals image \d+, which is held out"):
+        FederatedData(changed(tiny_config, HELD_OUT))
 
 
 def test_leave_one_out_keeps_no_image_from_training(tiny_config: Config):
@@ -69,9 +97,9 @@ def test_loader_has_the_shape_of_the_run(tiny_config: Config):
     loader = data.step_loader(data.view_maker(torch.device("cpu")))
     assert data.steps_per_round == NUM_TRAINING // (40 * 3) == 11
     assert len(loader) == 33
-    assert loader.block_steps == 4  # 120 images at a time, 30 a step
+    assert loader.block_images == 120
     step = next(iter(loader))
-    assert step.view1.shape == step.view2.shape == (10, 3, 3, 16, 16)
+    assert step.view1.shape == step.view2.shape == (30, 3, 16, 16)
     assert step.view1.dtype == torch.float32
     assert abs(float(step.view1.mean())) < 0.5  # normalised: without, the mean were 0.3 / 0.35
 

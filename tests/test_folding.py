@@ -20,6 +20,10 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "conv": lambda: nn.Conv2d(4, 6, 3, padding=1),
     "conv_strided_without_bias": lambda: nn.Conv2d(4, 6, 5, stride=2, padding=2, bias=False),
     "conv_grouped": lambda: nn.Conv2d(4, 6, 3, groups=2),
+    "conv_depthwise": lambda: nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=4),
+    "standardised_conv_depthwise": lambda: StandardisedConv2d(
+        4, 4, 3, padding=1, groups=4, bias=False
+    ),
     "conv_dilated": lambda: nn.Conv2d(4, 6, 3, dilation=2, padding=1),
     "standardised_conv": lambda: StandardisedConv2d(4, 6, 3, padding=1, bias=False),
     "standardised_conv_1x1_with_bias": lambda: StandardisedConv2d(4, 6, 1, stride=2),
@@ -101,6 +105,17 @@ def test_folded_resnet18_equals_a_loop_at_every_cut_with_any_variant(cut_layer: 
     for variant in variants:
         head = make_split(cut_layer=cut_layer, **variant).head
         assert_folded_equals_loop(head, normal(NUM_CLIENTS, BATCH, 3, 8, 8, seed=1))
+
+
+@pytest.mark.parametrize("cut_layer", [1, 3, 6, 9])
+def test_folded_mobilenetv2_equals_a_loop_with_any_variant(cut_layer: int) -> None:
+    variants: list[dict[str, Any]] = [
+        {"bottleneck": Bottleneck(4, 2)},
+        {"bottleneck": Bottleneck(8, 1, relu=False), "client_residual": False},
+    ]
+    for variant in variants:
+        head = make_split("mobilenetv2", cut_layer=cut_layer, **variant).head
+        assert_folded_equals_loop(head, normal(NUM_CLIENTS, BATCH, 3, 16, 16, seed=1))
 
 
 def test_fold_gives_every_client_the_head_s_values_under_its_names() -> None:

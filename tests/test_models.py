@@ -1,6 +1,6 @@
 """Backbones, cuts, bottleneck pairs and projectors against closed forms and the uncut network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mocosfl.models.layers import StandardisedConv2d, group_norm, standardise
+from mocosfl.models.mobilenetv2 import scaled_channels
 from mocosfl.models.projector import Projector
 from mocosfl.models.split import (
     BACKBONES,
@@ -29,6 +30,7 @@ NUM_UNITS = {
     "vgg13": 15,
     "vgg16": 18,
     "vgg19": 21,
+    "mobilenetv2": 9,
 }
 DEEP = ("resnet101", "resnet152")
 # Every cut; of the two deep ones a few (their parts are those of resnet50).
@@ -81,12 +83,26 @@ def test_backbone_has_the_documented_units(name: str) -> None:
     assert len(backbone.units) == NUM_UNITS[name]
     is_wide = name in ("resnet50", "resnet101", "resnet152")
     assert backbone.expansion == (4 if is_wide else 1)
-    assert backbone.feature_dim == WIDTH * 8 * backbone.expansion
+    last = 40 if name == "mobilenetv2" else 8 * backbone.expansion  # 1280 / 32
+    assert backbone.feature_dim == WIDTH * last
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_gradient_through_any_cut_equals_the_uncut_gradient(name: str) -> None:
     size = 32 if name in STAGE_CONVS else 8  # the smallest that no pool or stride exhausts
+    check_cuts(name, CUTS[name], size=size)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2"])
+@pytest.mark.parametrize("size", [64, 128])  # the stems of 64 px and, from 128 px on, 224 px
+def test_gradient_through_the_cut_equals_the_uncut_gradient_with_larger_stems(
+    name: str, size: int
+) -> None:
+    check_cuts(name, (1, 4), size=size)
+
+
+def check_cuts(name: str, cuts: Iterable[int], *, size: int) -> None:
+    """Compare features and gradients of each cut with those of the uncut network."""
     uncut = make_split(name, cut_layer=NUM_UNITS[name], image_size=size)
     uncut.head.double()
     generator = torch.Generator().manual_seed(1)
@@ -95,7 +111,7 @@ def test_gradient_through_any_cut_equals_the_uncut_gradient(name: str) -> None:
     (features * direction).sum().backward()
     expected = dict(named_gradients(uncut))
 
-    for cut_layer in CUTS[name]:
+    for cut_layer in cuts:
         split = make_split(name, cut_layer=cut_layer, image_size=size, seed=1)
         split.head.double().load_state_dict(
             {n: t for n, t in state_of(uncut).items() if n in split.head.state_dict()}
@@ -144,7 +160,7 @@ def test_group_norm_has_four_channels_a_group(channels: int, groups: int) -> Non
     assert group_norm(channels).num_groups == groups
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "mobilenetv2"])
 def test_no_image_depends_on_the_others_of_its_batch(name: str) -> None:
     split = make_split(name, cut_layer=2)
     split.head.double()
@@ -155,11 +171,14 @@ def test_no_image_depends_on_the_others_of_its_batch(name: str) -> None:
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2"])
 @pytest.mark.parametrize(("size", "kernel", "side"), [(32, 3, 32), (64, 3, 32), (224, 7, 112)])
-def test_stem_follows_the_image_size(size: int, kernel: int, side: int) -> None:
-    split = make_split(image_size=size)
+def test_stem_follows_the_image_size(name: str, size: int, kernel: int, side: int) -> None:
+    split = make_split(name, image_size=size)
 
-    assert split.head.get_submodule("units.stem.conv").kernel_size == (kernel, kernel)
+    conv = split.head.get_submodule("units.stem.conv")
+    assert conv.kernel_size == (kernel, kernel)
+    assert conv.stride == (size // side, size // side)
     assert split.smashed_shape == (WIDTH, side, side)
     assert smashed(split, size).shape == (1, WIDTH, side, side)
 
@@ -174,6 +193,11 @@ def test_stem_follows_the_image_size(size: int, kernel: int, side: int) -> None:
         ("vgg11", 1, (8, 32, 32)),
         ("vgg11", 2, (8, 16, 16)),
         ("vgg11", 13, (64, 1, 1)),
+        ("mobilenetv2", 2, (4, 32, 32)),
+        ("mobilenetv2", 3, (8, 32, 32)),  # 24 channels of 32 are 6 of 8: no multiple of 4
+        ("mobilenetv2", 4, (8, 16, 16)),
+        ("mobilenetv2", 8, (80, 4, 4)),
+        ("mobilenetv2", 9, (320, 4, 4)),
     ],
 )
 def test_smashed_shape_is_that_of_the_cut(
@@ -183,6 +207,54 @@ def test_smashed_shape_is_that_of_the_cut(
 
     assert split.smashed_shape == shape
     assert smashed(split).shape == (1, *shape)
+
+
+def test_mobilenetv2_has_the_parameters_counted_by_hand() -> None:
+    split = make_split("mobilenetv2", cut_layer=9, width=32)
+    # A norm adds twice its channels. Stem: 27 * 32 + 64.
+    total = 928
+    # Blocks from i to o channels, h = i * expansion inside: i h + 2 h (expand), 9 h + 2 h
+    # (depthwise), h o + 2 o (project); a shortcut i o + 2 o where stride is 1 and i is not o.
+    total += 1_024 + 64 + 352 + 512 + 32 + (512 + 32)  # 32 -> 16, expansion 1
+    total += 1_536 + 192 + 1_056 + 2_304 + 48 + (384 + 48)  # 16 -> 24
+    total += 3_456 + 288 + 1_584 + 3_456 + 48  # 24 -> 24
+    total += 3_456 + 288 + 1_584 + 4_608 + 64  # 24 -> 32, stride 2
+    total += 2 * (6_144 + 384 + 2_112 + 6_144 + 64)  # 32 -> 32
+    total += 6_144 + 384 + 2_112 + 12_288 + 128  # 32 -> 64, stride 2
+    total += 3 * (24_576 + 768 + 4_224 + 24_576 + 128)  # 64 -> 64
+    total += 24_576 + 768 + 4_224 + 36_864 + 192 + (6_144 + 192)  # 64 -> 96
+    total += 2 * (55_296 + 1_152 + 6_336 + 55_296 + 192)  # 96 -> 96
+    total += 55_296 + 1_152 + 6_336 + 92_160 + 320  # 96 -> 160, stride 2
+    total += 2 * (153_600 + 1_920 + 10_560 + 153_600 + 320)  # 160 -> 160
+    total += 153_600 + 1_920 + 10_560 + 307_200 + 640 + (51_200 + 640)  # 160 -> 320
+    total += 409_600 + 2_560  # 320 -> 1280
+
+    assert sum(parameter.numel() for parameter in split.head.parameters()) == total == 2_284_112
+    assert split.feature_dim == 1280
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "scaled"),
+    [(24, 32, 24), (320, 64, 640), (24, 8, 8), (16, 4, 4), (16, 20, 12), (96, 12, 36)],
+)
+def test_mobilenetv2_channels_scale_to_multiples_of_four(
+    channels: int, width: int, scaled: int
+) -> None:
+    assert scaled_channels(channels, width) == scaled
+
+
+def test_mobilenetv2_adds_the_shortcut_without_a_relu_behind_it() -> None:
+    stages = make_split("mobilenetv2", cut_layer=4).head.units.stages
+    x = torch.randn(1, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    widening, same = stages.get_submodule("1.0"), stages.get_submodule("1.1")
+    strided = stages.get_submodule("2.0")
+
+    torch.testing.assert_close(same(x), same.path(x) + x, rtol=0, atol=0)
+    assert same(x).min().item() < 0
+    x4 = x[:, :4]
+    torch.testing.assert_close(widening(x4), widening.path(x4) + widening.shortcut(x4))
+    torch.testing.assert_close(strided(x), strided.path(x), rtol=0, atol=0)
+    assert strided(x).shape == (1, 8, 3, 3)
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -236,6 +308,24 @@ def test_client_residual_false_removes_the_connections_on_the_client_only(name: 
     first = split.head.units.blocks.get_submodule("0")
     x = torch.randn(1, WIDTH, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(first(x), first.path(x).relu(), rtol=0, atol=0)
+
+
+def test_client_residual_false_removes_mobilenetv2_connections_on_the_client_only() -> None:
+    split = make_split("mobilenetv2", cut_layer=3, client_residual=False)
+
+    assert not any("shortcut" in n for n in split.head.state_dict())
+    for side, stages in ((split.head, "01"), (split.trunk, "23456")):
+        blocks = [b for n in stages for b in side.get_submodule(f"units.stages.{n}")]
+        expected = [side is split.trunk and b.depthwise.stride == (1, 1) for b in blocks]
+        assert [block.residual for block in blocks] == expected
+
+
+def test_mobilenetv2_bottleneck_squeezes_the_smashed_data_and_restores_it() -> None:
+    split = make_split("mobilenetv2", cut_layer=4, bottleneck=Bottleneck(4, 2))
+
+    assert split.smashed_shape == (4, 8, 8)
+    assert split.trunk.up(smashed(split)).shape == (1, 8, 16, 16)
+    assert split.trunk(smashed(split)).shape == (1, 320)
 
 
 def test_projector_linear_is_one_layer() -> None:

@@ -84,6 +84,27 @@ def test_dirichlet_does_not_follow_the_order_of_the_images():
     assert np.diff(first).max() < 30  # about half of each class, drawn from all over it
 
 
+def test_quantity_skew_follows_alpha_and_min_images():
+    skewed = partition("quantity_skew", num_clients=20, alpha=0.2, min_images=7).counts
+    even = partition("quantity_skew", num_clients=20, alpha=10_000.0).counts
+    assert skewed.min() >= 7
+    assert skewed.max() > 3 * 50  # three times the mean
+    assert abs(even - 50).max() <= 3
+
+
+def test_quantity_skew_leaves_nothing_to_draw_where_all_images_are_spoken_for():
+    assert set(partition("quantity_skew", min_images=20).counts) == {20}
+
+
+def test_quantity_skew_mixes_the_classes():
+    made = partition("quantity_skew", np.sort(LABELS), num_clients=2, alpha=1000.0)
+    assert made.class_counts(np.sort(LABELS), 10).min() > 25  # of 50 on average
+
+
+def test_stream_names_a_draw_of_its_own():
+    assert not np.array_equal(partition("iid").order, partition("iid", stream=("rich",)).order)
+
+
 def test_class_counts_match_a_plain_count():
     made = partition("dirichlet")
     counts = made.class_counts(LABELS, 10)
@@ -111,6 +132,9 @@ def test_partition_survives_saving(tmp_path: Path):
         '{"offsets": [0, 3], "order": [0, 1]}',
         '{"offsets": [0, 0, 2], "order": [0, 1]}',
         '{"offsets": [0, 2], "order": [1, 1]}',
+        '{"offsets": [0, 2], "order": [1, 2.5]}',
+        '{"offsets": [0, 2], "order": [1, 20000000000000000000000]}',
+        '{"offsets": [0, 2], "order": [[1], [2]]}',
     ],
 )
 def test_broken_partition_file_is_named(tmp_path: Path, text: str):
@@ -141,6 +165,8 @@ def test_a_hundred_thousand_clients_are_dealt_quickly():
         ("dirichlet", {"min_images": 0}, "partition.min_images=0: .*set at least 1"),
         ("dirichlet", {"min_images": 21}, "partition.min_images=21: .*need 1050.*1000; lower"),
         ("dirichlet", {"min_images": 20, "alpha": 0.1}, "partition.alpha=0.1: in 100.*; raise"),
+        ("quantity_skew", {"alpha": 0.0}, "partition.alpha=0.0: choose a finite value above 0"),
+        ("quantity_skew", {"min_images": 21}, "partition.min_images=21: .*need 1050.*1000; lower"),
         ("random", {}, "partition.kind=random: unknown; choose one of iid, shards, dirichlet"),
     ],
 )

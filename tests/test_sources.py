@@ -32,6 +32,7 @@ class Settings:
     num_classes: int = 10
     download: bool = False
     test_fraction: float = 0.2
+    num_workers: int = 2
 
 
 DIGITS = Settings()
@@ -145,6 +146,7 @@ def test_stratified_split_takes_the_fraction_of_every_class_and_keeps_one():
         ({"num_classes": 7}, "dataset.num_classes=7: .*10 classes; set dataset.num_classes=10"),
         ({"source": "arrays"}, "dataset.path is not set: .*set dataset.path=<folder>"),
         ({"source": "image_folder"}, "dataset.path is not set: .*set dataset.path=<folder>"),
+        ({"source": "pictures"}, "dataset.path is not set: .*set dataset.path=<folder>"),
     ],
 )
 def test_bad_setting_raises_with_a_way_out(
@@ -155,7 +157,7 @@ def test_bad_setting_raises_with_a_way_out(
     assert not (tmp_path / "birds").exists()
 
 
-@pytest.mark.parametrize("source", ["arrays", "image_folder"])
+@pytest.mark.parametrize("source", ["arrays", "image_folder", "pictures"])
 def test_missing_path_is_named(tmp_path: Path, source: str):
     settings = replace(DIGITS, source=source, path=str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"dataset\.path=.*nowhere: no such folder"):
@@ -472,7 +474,96 @@ def test_wrong_number_of_classes_is_refused_before_decoding(tmp_path: Path, tree
         load_dataset(folder_settings(tree, num_classes=3), tmp_path)
 
 
-def test_files_left_out_are_named(tmp_path: Path, tree: Path, caplog: pytest.LogCaptureFixture):
+def test_files_left_out_are_named_in_one_line(
+    tmp_path: Path, tree: Path, caplog: pytest.LogCaptureFixture
+):
     (tree / "cat" / "notes.txt").write_text("")
+    (tree / "dog" / "boxes.txt").write_text("")
     load_dataset(folder_settings(tree), tmp_path)
-    assert "notes.txt is not a picture" in caplog.text
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "notes.txt is not a picture by its name; left out, like 1 more" in warnings[0]
+
+
+# Tiny ImageNet's layout
+
+
+@pytest.fixture
+def tiny_imagenet(tmp_path: Path) -> Path:
+    """Two classes of three pictures, four labelled ones in val, and an unlabelled one in test."""
+    root = tmp_path / "tiny"
+    for label, name in enumerate(("n01", "n02")):
+        for index in range(3):
+            path = root / "train" / name / "images" / f"{name}_{index}.JPEG"
+            save_picture(path, (8, 8), 200 * label)
+        (root / "train" / name / f"{name}_boxes.txt").write_text("")
+    lines = []
+    for index, name in enumerate(("n02", "n01", "n01", "n02")):
+        path = root / "val" / "images" / f"val_{index}.JPEG"
+        save_picture(path, (8, 8), 200 * (name == "n02"))
+        lines.append(f"val_{index}.JPEG\t{name}\t0\t0\t7\t7\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    save_picture(root / "test" / "images" / "test_0.JPEG")
+    return root
+
+
+@pytest.mark.parametrize("source", ["image_folder", "pictures"])
+def test_annotated_val_folder_is_the_test_split(
+    tmp_path: Path, tiny_imagenet: Path, source: str, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("INFO"):
+        loaded = load_dataset(folder_settings(tiny_imagenet, source=source), tmp_path)
+    assert loaded.test is not None
+    assert loaded.classes == ("n01", "n02")
+    assert len(loaded.train.labels) == 6
+    assert loaded.test.labels.tolist() == [1, 0, 0, 1]
+    red = np.asarray(loaded.test.images)[..., 0].mean(axis=(1, 2))
+    np.testing.assert_allclose(red, 200 * loaded.test.labels, atol=6)
+    assert "tiny/test is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "val_annotations.txt is empty; unpack the data set again"),
+        ("val_0.JPEG\tn02\nval_1.JPEG\tn09\n", "line 2 of .*: there is no class 'n09'; each line"),
+        ("val_7.JPEG\tn02\t0\n", "line 1 of .*: there is no picture 'val_7.JPEG'; each line"),
+        ("val_0.JPEG n02\n", "line 1 of .*: there is no class ''; each line"),
+        ("\tn02\n", "line 1 of .*: there is no picture ''; each line"),
+    ],
+)
+def test_annotations_that_do_not_fit_are_refused(
+    tmp_path: Path, tiny_imagenet: Path, text: str, message: str
+):
+    (tiny_imagenet / "val" / "val_annotations.txt").write_text(text)
+    with pytest.raises(ValueError, match=rf"dataset\.path: .*{message}"):
+        load_dataset(folder_settings(tiny_imagenet), tmp_path)
+
+
+# pictures
+
+
+def test_listed_pictures_are_split_like_an_image_folder(tmp_path: Path, tree: Path):
+    decoded = load_dataset(folder_settings(tree), tmp_path)
+    listed = load_dataset(folder_settings(tree, source="pictures"), tmp_path / "unused")
+    assert listed.classes == decoded.classes
+    assert not (tmp_path / "unused").exists()  # nothing is cached
+    for ours, arrays in ((listed.train, decoded.train), (listed.test, decoded.test)):
+        assert ours is not None
+        assert arrays is not None
+        np.testing.assert_array_equal(ours.labels, arrays.labels)
+        np.testing.assert_array_equal(np.asarray(ours.images), arrays.images)
+
+
+def test_listed_pictures_have_no_test_split_where_none_is_asked_for(tmp_path: Path, tree: Path):
+    settings = folder_settings(tree, source="pictures", test_fraction=0.0)
+    loaded = load_dataset(settings, tmp_path)
+    assert loaded.test is None
+    assert len(loaded.train.images) == 10
+
+
+def test_wrong_number_of_classes_of_listed_pictures_is_refused(tmp_path: Path, tree: Path):
+    with pytest.raises(
+        ValueError, match=r"num_classes=3: .* 2 classes; set dataset\.num_classes=2"
+    ):
+        load_dataset(folder_settings(tree, source="pictures", num_classes=3), tmp_path)

@@ -19,6 +19,10 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("dataset.test_fraction", 1.0, "must be from 0 to below 1"),
     ("partition.classes_per_client", 0, "must be at least 1"),
     ("partition.min_images", 0, "must be at least 1"),
+    ("heterogeneity.rich_batch_factor", 0, "must be at least 1"),
+    ("heterogeneity.rich_data_fraction", 1.0, "must be above 0 and below 1"),
+    ("heterogeneity.rich_fraction", 1.0, "must be from 0 to below 1; 0 makes all clients alike"),
+    ("dataset.num_workers", 0, "must be at least 1"),
     ("partition.alpha", 0.0, "must be above 0"),
     ("clients.num_clients", -1, "must be at least 1"),
     ("clients.batch_size", 0, "must be at least 1"),
@@ -72,7 +76,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"dataset.source": "mnist"},
         "dataset.source=mnist: unknown; choose one of digits, cifar10, cifar100, svhn, "
-        "stl10, fashion_mnist, image_folder, arrays",
+        "stl10, fashion_mnist, image_folder, pictures, arrays",
     ),
     (
         {"dataset.mean": [0.5]},
@@ -89,6 +93,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"dataset.path": "birds"},
         "dataset.path=birds: dataset.source=digits does not read it; leave it null",
+    ),
+    (
+        {"dataset.source": "pictures"},
+        "dataset.path=null: dataset.source=pictures reads the folder it names; set "
+        "dataset.path=<folder>",
     ),
     (
         {"dataset.source": "svhn", "dataset.test_fraction": 0.1},
@@ -108,6 +117,30 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "that many",
     ),
     (
+        {"partition.kind": "file"},
+        "partition.path=null: partition.kind=file reads it; name a partition.json, or the folder "
+        "of a run that has one",
+    ),
+    (
+        {"partition.path": "old/run"},
+        "partition.path=old/run: partition.kind=shards does not read it; use partition=file, or "
+        "leave it null",
+    ),
+    (
+        {"heterogeneity.rich_fraction": 0.996},
+        "heterogeneity.rich_fraction=0.996: leaves no poor client among 100; change it, or use "
+        "more clients or heterogeneity=none",
+    ),
+    (
+        {"heterogeneity.rich_fraction": 0.004},
+        "heterogeneity.rich_fraction=0.004: leaves no rich client among 100; change it, or use "
+        "more clients or heterogeneity=none",
+    ),
+    (
+        {"heterogeneity.rich_data_fraction": 0.0},
+        "heterogeneity.rich_data_fraction=0.0: must be above 0 and below 1",
+    ),
+    (
         {"moco.queue_length": 199},  # 100 clients, an image each, both ways
         "moco.queue_length=199: shorter than the 200 keys of one step; use at least 200, or fewer "
         "or smaller clients",
@@ -120,7 +153,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"backbone.name": "resnet20"},
         "backbone.name=resnet20: unknown; choose one of resnet18, resnet34, resnet50, resnet101, "
-        "resnet152, vgg11, vgg13, vgg16, vgg19",
+        "resnet152, vgg11, vgg13, vgg16, vgg19, mobilenetv2",
     ),
     (
         {"backbone.width": 6},
@@ -328,6 +361,8 @@ def test_network_too_deep_for_the_images_names_their_size(compose: Compose):
         {"partition.kind": "iid", "partition.classes_per_client": 11},  # of shards alone
         {"callbacks.knn_num_images": 20, "callbacks.knn_every_rounds": 0},
         {"callbacks.knn_held_out_fraction": 0.0},
+        {"partition.kind": "file", "partition.path": "old/run"},
+        {"dataset.source": "pictures", "dataset.path": "birds", "dataset.test_fraction": 0.2},
         {"split.cut_layer": 9},
         {"optimizer.client_lr": 0.0},
     ],

@@ -18,7 +18,6 @@ approximation by boxes.
 Legend: R rows (images), H and W source height and width, O output size, all in pixels.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from mocosfl.data import image_operations
+from mocosfl.data.random_crops import Crops, random_crops
 
 # ViewParameters.order and .factors number the colour operations by their place here.
 _COLOUR_OPERATIONS = (
@@ -95,6 +95,11 @@ class ViewParameters(NamedTuple):
         """Return the parameters of some rows, given as a slice, indices or a mask."""
         return ViewParameters(*(field[rows] for field in self))
 
+    def uncropped(self, size: int) -> "ViewParameters":
+        """Return the same views of images of side `size` that are cropped already, in pixels."""
+        start, side = torch.zeros_like(self.top), torch.full_like(self.height, size)
+        return self._replace(top=start, left=start, height=side, width=side)
+
 
 def concatenate(parts: Sequence[ViewParameters]) -> ViewParameters:
     """Join the parameters of several groups of images, in order."""
@@ -129,13 +134,33 @@ def draw_views(
     return parameters_from_uniforms(settings, uniforms, source_size=source_size)
 
 
+def crops_from_uniforms(
+    settings: ViewSettings, uniforms: Tensor, *, source_size: int | Tensor
+) -> Crops:
+    """Return the crops alone of the views that `parameters_from_uniforms` returns."""
+    draw = _by_purpose(uniforms)
+    return random_crops(
+        draw["area"],
+        draw["ratio"],
+        draw["position"],
+        scales=(settings.crop_scale_min, settings.crop_scale_max),
+        ratios=(settings.ratio_min, settings.ratio_max),
+        source_size=source_size,
+    )
+
+
 def parameters_from_uniforms(
-    settings: ViewSettings, uniforms: Tensor, *, source_size: int
+    settings: ViewSettings, uniforms: Tensor, *, source_size: int | Tensor
 ) -> ViewParameters:
-    """Turn uniform numbers, (R, NUM_UNIFORMS) float64 in [0, 1), into the parameters of R views."""
-    groups = torch.split_with_sizes(uniforms, list(_COLUMNS.values()), dim=1)
-    draw = dict(zip(_COLUMNS, groups, strict=True))
-    corners, sizes = _crops(settings, draw, source_size)
+    """Turn uniform numbers into the parameters of views.
+
+    Args:
+        settings: the distribution.
+        uniforms: (R, NUM_UNIFORMS) float64 in [0, 1).
+        source_size: side of the square source images, or (R, 2) int64 heights and widths; pixels.
+    """
+    draw = _by_purpose(uniforms)
+    corners, sizes = crops_from_uniforms(settings, uniforms, source_size=source_size)
     low, high = _factor_bounds(settings)
     sigma_range = settings.blur_sigma_max - settings.blur_sigma_min
     return ViewParameters(
@@ -153,36 +178,16 @@ def parameters_from_uniforms(
     )
 
 
+def _by_purpose(uniforms: Tensor) -> dict[str, Tensor]:
+    groups = torch.split_with_sizes(uniforms, list(_COLUMNS.values()), dim=1)
+    return dict(zip(_COLUMNS, groups, strict=True))
+
+
 def _factor_bounds(settings: ViewSettings) -> tuple[Tensor, Tensor]:
     strengths = (settings.brightness, settings.contrast, settings.saturation)
     low = [max(0.0, 1.0 - strength) for strength in strengths] + [-settings.hue]
     high = [1.0 + strength for strength in strengths] + [settings.hue]
     return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
-
-
-def _crops(
-    settings: ViewSettings, draw: dict[str, Tensor], source_size: int
-) -> tuple[Tensor, Tensor]:
-    """Corners and sizes, both (R, 2) int64 as (vertical, horizontal) pixels.
-
-    The first of the tries that fits, at a random place; else torchvision's fallback, the largest
-    centred crop of the allowed ratio nearest to 1.
-    """
-    scale_range = settings.crop_scale_max - settings.crop_scale_min
-    log_min, log_max = math.log(settings.ratio_min), math.log(settings.ratio_max)
-    area = source_size**2 * (settings.crop_scale_min + scale_range * draw["area"])
-    ratio = (log_min + (log_max - log_min) * draw["ratio"]).exp()
-    tries = torch.stack([area / ratio, area * ratio], dim=2).sqrt().round()  # (R, tries, 2)
-    fits = ((tries >= 1) & (tries <= source_size)).all(dim=2)
-    first = fits.to(torch.uint8).argmax(dim=1)
-    closest = min(max(1.0, settings.ratio_min), settings.ratio_max)
-    sides = (round(source_size / max(closest, 1.0)), round(source_size * min(closest, 1.0)))
-    fallback = tries.new_tensor(sides).clamp_(min=1)
-    found = fits.any(dim=1, keepdim=True)
-    sizes = tries[torch.arange(len(tries)), first].where(found, fallback)
-    room = source_size - sizes
-    corners = (draw["position"] * (room + 1)).floor().where(found, (room / 2).floor())
-    return corners.long(), sizes.long()
 
 
 def make_views(

@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +36,38 @@ _CONVERSIONS = {
 }
 
 
-class ImageArrays(NamedTuple):
-    """One split: `images` (N, H, W, 3) uint8, read-only memory map; `labels` (N,) int64."""
+class Images(Protocol):
+    """What images are read through: arrays (N, H, W, 3) uint8, or pictures decoded when asked.
 
-    images: npt.NDArray[np.uint8]
+    `np.asarray(images[rows])`, with a slice or an array of numbers, gives pixels in either case.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, 3)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels: uint8."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions: 4."""
+
+    def __len__(self) -> int:
+        """Number of images N."""
+
+    def __getitem__(self, rows: Any, /) -> "Images":
+        """Return some images, given as a slice or an array of numbers."""
+
+    def __array__(self) -> npt.NDArray[Any]:
+        """Return the pixels."""
+
+
+class ImageArrays(NamedTuple):
+    """One split: `images` (N, H, W, 3) uint8, a read-only memory map or pictures; `labels` (N,)."""
+
+    images: Images
     labels: npt.NDArray[np.int64]
 
 
@@ -102,11 +130,11 @@ def write_cache(
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         partial.mkdir(parents=True)
-        for name, (images, labels) in splits.items():
-            blocks = [images] if isinstance(images, np.ndarray) else images
-            _write_images(partial / f"{name}_images.npy", blocks, num_images=len(labels))
+        for name, split in splits.items():
+            blocks = split.images if isinstance(split, SplitBlocks) else [np.asarray(split.images)]
+            _write_images(partial / f"{name}_images.npy", blocks, num_images=len(split.labels))
             with _synced(partial / f"{name}_labels.npy") as file:
-                np.save(file, np.asarray(labels, dtype=np.int64))
+                np.save(file, np.asarray(split.labels, dtype=np.int64))
         for name, content in (("classes", list(classes)), ("source", dict(recipe))):
             with _synced(partial / f"{name}.json") as file:
                 file.write(json.dumps(content, indent=1).encode())

@@ -8,11 +8,14 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 
-from mocosfl.build import batch_sizes, pool_size, view_settings
-from mocosfl.config import Config, KnnImages
+from mocosfl.build import batch_sizes, num_rich_clients, pool_size, view_settings
+from mocosfl.config import Config, KnnImages, PartitionKind
 from mocosfl.data.cache import ImageDataset
 from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.partition import Partition, make_partition
+from mocosfl.data.partition_file import read_partition
+from mocosfl.data.pictures import PictureArray, PictureViewMaker
+from mocosfl.data.rich_poor import deal_rich_and_poor
 from mocosfl.data.round_plan import steps_per_round
 from mocosfl.data.sources import load_dataset
 from mocosfl.data.view_maker import ViewMaker
@@ -86,18 +89,42 @@ class FederatedData(pl.LightningDataModule):
         return MonitorImages(bank, queries)
 
     def _deal(self, training: _Ints) -> Partition:
+        config = self.config
+        if config.partition.kind is PartitionKind.file:
+            assert config.partition.path is not None  # a rule of `validate`
+            return read_partition(
+                config.partition.path,
+                num_clients=config.clients.num_clients,
+                training=training,
+                num_images=len(self.dataset.train.labels),
+            )
+        labels, num_rich = self.dataset.train.labels[training], num_rich_clients(config)
+        if num_rich == 0:
+            partition = self._among_equals(labels, config.clients.num_clients)
+        else:
+            partition = deal_rich_and_poor(
+                self._among_equals,
+                labels,
+                num_rich=num_rich,
+                num_clients=config.clients.num_clients,
+                rich_data_fraction=config.heterogeneity.rich_data_fraction,
+                seed=config.seed,
+            )
+        return Partition(training[partition.order], partition.offsets)
+
+    def _among_equals(self, labels: _Ints, num_clients: int, *stream: str) -> Partition:
         settings = self.config.partition
-        partition = make_partition(
+        return make_partition(
             settings.kind.name,
-            self.dataset.train.labels[training],
-            num_clients=self.config.clients.num_clients,
+            labels,
+            num_clients=num_clients,
             num_classes=self.config.dataset.num_classes,
             seed=self.config.seed,
             classes_per_client=settings.classes_per_client,
             alpha=settings.alpha,
             min_images=settings.min_images,
+            stream=stream,
         )
-        return Partition(training[partition.order], partition.offsets)
 
     def train_dataloader(self) -> StepLoader:
         """Return the loader of all steps, views made on the training device."""
@@ -106,13 +133,12 @@ class FederatedData(pl.LightningDataModule):
 
     def view_maker(self, device: torch.device) -> ViewMaker:
         """Return the maker of views on a device."""
-        return ViewMaker(
-            self.dataset.train.images,
-            view_settings(self.config),
-            mean=list(self.config.dataset.mean),
-            std=list(self.config.dataset.std),
-            device=device,
-        )
+        images, settings = self.dataset.train.images, view_settings(self.config)
+        dataset = self.config.dataset
+        mean, std = list(dataset.mean), list(dataset.std)
+        if isinstance(images, PictureArray):
+            return PictureViewMaker(images, settings, mean=mean, std=std, device=device)
+        return ViewMaker(images, settings, mean=mean, std=std, device=device)
 
     def step_loader(self, view_maker: ViewMaker) -> StepLoader:
         """Return the loader of all steps of the run."""

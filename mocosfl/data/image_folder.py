@@ -1,7 +1,8 @@
 """Pictures in class folders, of any format and size, decoded to square arrays.
 
-Two layouts are read: `<path>/{train,test|val}/<class>/**` and `<path>/<class>/**`. Class names in
-alphabetical order number the labels; pictures may sit deeper below their class folder.
+Three layouts are read: `<path>/{train,test|val}/<class>/**`, `<path>/<class>/**`, and Tiny
+ImageNet's, whose `val/val_annotations.txt` names the class of each picture in `val/images`. Class
+names in alphabetical order number the labels; pictures may sit deeper below their class folder.
 """
 
 import logging
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 _SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
+_ANNOTATIONS = "val_annotations.txt"  # a line a picture: file name, tab, class, tab, box
 # A bound on the decoded pictures in memory: 512 of 224 x 224 x 3 bytes are 77 MB.
 _BLOCK = 512
 
@@ -46,11 +48,16 @@ def find_pictures(path: Path) -> PictureTree:
         path: `dataset.path`, an existing folder.
 
     Raises:
-        ValueError: no class folders, a class without pictures, or a test class unknown in training.
+        ValueError: no class folders, a class without pictures, a test class unknown in training,
+            or annotations that do not fit their pictures.
     """
     train_folder = path / "train" if (path / "train").is_dir() else path
     classes = tuple(folder.name for folder in _subfolders(train_folder))
     train = _list_split(train_folder, classes)
+    if train_folder != path and (path / "val" / _ANNOTATIONS).is_file():
+        if (path / "test").is_dir():
+            logger.info("%s is left out: the labelled test images are val's", path / "test")
+        return PictureTree(train, _list_annotated(path / "val", classes), classes)
     for name in ("test", "val"):
         if train_folder != path and (path / name).is_dir():
             return PictureTree(train, _list_split(path / name, classes), classes)
@@ -74,7 +81,7 @@ def decode_picture(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
     """Decode one picture: shorter side resized to `image_size` (antialiased), centre cropped.
 
     Args:
-        file: a picture in any format and mode that Pillow reads, with 8 or 16 bits a channel.
+        file: as in `open_upright`.
         image_size: height and width of the result, in pixels.
 
     Returns:
@@ -83,11 +90,23 @@ def decode_picture(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
     Raises:
         ValueError: the picture can't be read.
     """
+    size = (image_size, image_size)
+    square = ImageOps.fit(open_upright(file), size, method=Image.Resampling.BILINEAR)
+    return np.asarray(square, dtype=np.uint8)
+
+
+def open_upright(file: Path) -> Image.Image:
+    """Decode a picture as RGB, turned as its EXIF data say.
+
+    Args:
+        file: a picture in any format and mode that Pillow reads, with 8 or 16 bits a channel.
+
+    Raises:
+        ValueError: the picture can't be read; the message names it.
+    """
     try:
         with Image.open(file) as picture:
-            upright = _to_rgb(ImageOps.exif_transpose(picture))
-        square = ImageOps.fit(upright, (image_size, image_size), method=Image.Resampling.BILINEAR)
-        return np.asarray(square, dtype=np.uint8)
+            return _to_rgb(ImageOps.exif_transpose(picture))
     # Decoders raise whatever they stumble over (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
         raise ValueError(
@@ -122,8 +141,9 @@ def _list_split(folder: Path, classes: tuple[str, ...]) -> PictureList:
         )
     files: list[Path] = []
     labels: list[int] = []
+    others: list[Path] = []
     for name, subfolder in found.items():
-        pictures = sorted(_walk(subfolder))
+        pictures = sorted(_walk(subfolder, others))
         if not pictures:
             raise ValueError(
                 f"dataset.path: the class folder {subfolder} holds no pictures "
@@ -131,10 +151,34 @@ def _list_split(folder: Path, classes: tuple[str, ...]) -> PictureList:
             )
         files += pictures
         labels += [classes.index(name)] * len(pictures)
+    if others:  # one line: Tiny ImageNet has such a file in each of its 200 classes
+        more = f", like {len(others) - 1} more" if len(others) > 1 else ""
+        logger.warning("%s is not a picture by its name; left out%s", others[0], more)
     return PictureList(files, np.array(labels, dtype=np.int64))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _list_annotated(folder: Path, classes: tuple[str, ...]) -> PictureList:
+    annotations = folder / _ANNOTATIONS
+    numbers = {name: number for number, name in enumerate(classes)}
+    files: list[Path] = []
+    labels: list[int] = []
+    for index, line in enumerate(annotations.read_text(errors="replace").splitlines()):
+        name, label = [*line.split("\t"), ""][:2]
+        if label not in numbers or not (folder / "images" / name).is_file():
+            missing = f"class {label!r}" if label not in numbers else f"picture {name!r}"
+            raise ValueError(
+                f"dataset.path: line {index + 1} of {annotations}: there is no {missing}; each "
+                "line names a picture in images/, a tab, a class of training: unpack it again"
+            )
+        files.append(folder / "images" / name)
+        labels.append(numbers[label])
+    if not files:
+        raise ValueError(f"dataset.path: {annotations} is empty; unpack the data set again")
+    return PictureList(files, np.array(labels, dtype=np.int64))
+
+
+def _walk(folder: Path, others: list[Path]) -> Iterator[Path]:
+    """Yield the pictures below a folder, and append what is none to `others`."""
     for root, _, names in os.walk(folder, followlinks=True):
         for name in names:
             if name.startswith("."):
@@ -142,7 +186,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             if Path(name).suffix.lower() in _SUFFIXES:
                 yield Path(root, name)
             else:
-                logger.warning("%s is not a picture by its name; left out", Path(root, name))
+                others.append(Path(root, name))
 
 
 def _subfolders(folder: Path) -> list[Path]:

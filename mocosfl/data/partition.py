@@ -1,13 +1,15 @@
 """Partitions: which client holds which images, as pure functions of a seed.
 
-    iid         random equal parts
-    shards      sorted by label, cut into equal shards, `classes_per_client` dealt to each client
-    dirichlet   each class spread over the clients in proportions drawn from Dirichlet(alpha)
+    iid             random equal parts
+    shards          sorted by label, cut into equal shards, `classes_per_client` dealt to each one
+    dirichlet       each class spread over the clients in proportions drawn from Dirichlet(alpha)
+    quantity_skew   random images; the clients' sizes are drawn from Dirichlet(alpha)
 
 Every image goes to exactly one client, and every client holds at least one. Parts called equal
 differ by at most one image where the division leaves a remainder.
 
-Source: Li et al., MocoSFL, ICLR 2023 (shards); Hsu et al., arXiv 1909.06335 (dirichlet).
+Source: Li et al., MocoSFL, ICLR 2023 (shards); Hsu et al., arXiv 1909.06335 (dirichlet); Li et
+al., "Federated learning on non-IID data silos", ICDE 2022 (quantity_skew).
 
 Legend: N clients, M training images.
 """
@@ -24,7 +26,7 @@ from mocosfl.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]
 
-KINDS = ("iid", "shards", "dirichlet")
+KINDS = ("iid", "shards", "dirichlet", "quantity_skew")
 # After a hundred failures a draw succeeds with less than 3 % (rule of three): change the setting.
 _MAX_DRAWS = 100
 
@@ -90,14 +92,20 @@ class Partition:
         """
         try:
             content = json.loads(path.read_text())
-            offsets, order = (
-                np.array(content[key], dtype=np.int64) for key in ("offsets", "order")
-            )
+            offsets, order = (_integers(content[key]) for key in ("offsets", "order"))
             if len(np.unique(order)) != len(order):
                 raise ValueError("an image is held twice")
             return cls(order, offsets)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: no partition ({error}); start a new run") from error
+
+
+def _integers(values: object) -> _Ints:
+    array = np.array(values)
+    # Without this a number such as 1.5 would be rounded, and one of 20 digits raise OverflowError.
+    if array.dtype != np.int64 or array.ndim != 1:
+        raise ValueError("a list that is not of integers")
+    return array
 
 
 def make_partition(
@@ -110,19 +118,21 @@ def make_partition(
     classes_per_client: int,
     alpha: float,
     min_images: int,
+    stream: tuple[str, ...] = (),
 ) -> Partition:
     """Spread the training images over the clients.
 
     Args:
-        kind: "iid", "shards" or "dirichlet".
+        kind: one of `KINDS`.
         labels: labels of all training images, (M,).
         num_clients: N, in [1, M].
         num_classes: number of classes.
         seed: at least 0; the partition is a pure function of the arguments.
         classes_per_client: shards a client, in [1, num_classes]; read by "shards" only. Shards
             that span two classes, and two of one class, make it a rough number.
-        alpha: concentration, above 0; small is skewed; read by "dirichlet" only.
-        min_images: least images of a client, at least 1; read by "dirichlet" only.
+        alpha: concentration, above 0; small is skewed; read by "dirichlet" and "quantity_skew".
+        min_images: least images of a client, at least 1; read by the same two.
+        stream: where several partitions are made with one seed, the name of this one's draws.
 
     Raises:
         ValueError: a setting is out of its range, or no draw gives every client `min_images`.
@@ -134,7 +144,7 @@ def make_partition(
             f"clients.num_clients={num_clients}: only {len(labels)} training images; lower "
             "clients.num_clients"
         )
-    generator = numpy_generator(seed, "partition", kind)
+    generator = numpy_generator(seed, "partition", kind, *stream)
     if kind == "iid":
         order = generator.permutation(len(labels)).astype(np.int64)
         return Partition(order, _equal_offsets(len(labels), num_clients))
@@ -144,6 +154,9 @@ def make_partition(
     if kind == "dirichlet":
         _check_dirichlet(alpha, min_images, num_clients, len(labels))
         return _draw_dirichlet(labels, num_clients, alpha, min_images, generator)
+    if kind == "quantity_skew":
+        _check_dirichlet(alpha, min_images, num_clients, len(labels))
+        return _draw_sizes(len(labels), num_clients, alpha, min_images, generator)
     raise ValueError(f"partition.kind={kind}: unknown; choose one of {', '.join(KINDS)}")
 
 
@@ -228,3 +241,20 @@ def _draw_dirichlet(
     owners = np.repeat(np.tile(np.arange(num_clients), len(class_sizes)), counts.ravel())
     order = by_class[np.argsort(owners, kind="stable")]
     return Partition(order, np.concatenate([[0], np.cumsum(counts.sum(axis=0))]))
+
+
+def _draw_sizes(
+    num_images: int,
+    num_clients: int,
+    alpha: float,
+    min_images: int,
+    generator: np.random.Generator,
+) -> Partition:
+    # Each client gets its least images first and a drawn share of the others. Drawing until nobody
+    # has too few, as above, would never end: here no second class makes up for a small share.
+    spare = num_images - num_clients * min_images
+    shares = generator.dirichlet(np.full(num_clients, alpha))
+    cuts = np.round(np.cumsum(shares) * spare).astype(np.int64)
+    cuts[-1] = spare  # the sum of the shares is 1 up to rounding
+    offsets = np.concatenate([[0], cuts + min_images * np.arange(1, num_clients + 1)])
+    return Partition(generator.permutation(num_images).astype(np.int64), offsets)

@@ -7,6 +7,7 @@ If the cache is there, it is loaded and the source is not touched: no download, 
     stl10          torchvision's labelled splits (5,000 and 8,000); the 100,000 unlabelled images
                    are left out, because partitions and probes need labels
     image_folder   any tree of class folders, see `image_folder.py`
+    pictures       the same trees, too large to keep decoded: no cache, see `pictures.py`
     arrays         the user's own arrays in the cache's layout, read in place
 
 Grey images become RGB. Images of another size than dataset.image_size are resized with Pillow's
@@ -23,8 +24,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.data.cache import ImageDataset, SplitBlocks, load_cache, read_recipe, write_cache
-from mocosfl.data.image_folder import decode_pictures, find_pictures
+from mocosfl.data.cache import (
+    ImageArrays,
+    ImageDataset,
+    SplitBlocks,
+    load_cache,
+    read_recipe,
+    write_cache,
+)
+from mocosfl.data.image_folder import PictureList, PictureTree, decode_pictures, find_pictures
+from mocosfl.data.pictures import PictureArray
 from mocosfl.data.public_sets import (
     TORCHVISION,
     SourceImages,
@@ -74,8 +83,12 @@ class DatasetSettings(Protocol):
     def test_fraction(self) -> float:
         """In [0, 1): part of the images kept for testing where the source has no test split."""
 
+    @property
+    def num_workers(self) -> int:
+        """Threads that decode pictures, at least 1."""
 
-SOURCES = ("digits", *TORCHVISION, "image_folder", "arrays")
+
+SOURCES = ("digits", *TORCHVISION, "image_folder", "pictures", "arrays")
 
 
 def load_dataset(settings: DatasetSettings, data_dir: Path) -> ImageDataset:
@@ -90,6 +103,8 @@ def load_dataset(settings: DatasetSettings, data_dir: Path) -> ImageDataset:
         ValueError: a setting does not fit the source or the cache, or a file is broken.
     """
     _check_settings(settings)
+    if settings.source == "pictures":
+        return _list_pictures(settings)
     if settings.source == "arrays":
         folder = _source_path(settings)
     else:
@@ -192,11 +207,7 @@ def _fill(settings: DatasetSettings, folder: Path) -> None:
         images = read_debian_fashion_mnist(DEBIAN_FASHION_MNIST, settings.image_size)
     else:
         images = _read_torchvision(settings, folder)
-    if len(images.classes) != settings.num_classes:
-        raise ValueError(
-            f"dataset.num_classes={settings.num_classes}: dataset.source={settings.source} has "
-            f"{len(images.classes)} classes; set dataset.num_classes={len(images.classes)}"
-        )
+    _check_num_classes(settings, images.classes)
     splits = {"train": images.train}
     if images.test is not None:
         splits["test"] = images.test
@@ -219,21 +230,45 @@ def _read_digits(settings: DatasetSettings) -> SourceImages:
     )
 
 
-def _read_image_folder(settings: DatasetSettings) -> SourceImages:
-    size = settings.image_size
-    tree = find_pictures(_source_path(settings))
-    files, labels = tree.train
-    if tree.test is not None:
-        held_out = SplitBlocks(decode_pictures(tree.test.files, size), tree.test.labels)
-        return SourceImages(
-            SplitBlocks(decode_pictures(files, size), labels), held_out, tree.classes
+def _check_num_classes(settings: DatasetSettings, classes: tuple[str, ...]) -> None:
+    if len(classes) != settings.num_classes:
+        raise ValueError(
+            f"dataset.num_classes={settings.num_classes}: dataset.source={settings.source} has "
+            f"{len(classes)} classes; set dataset.num_classes={len(classes)}"
         )
-    train, test = stratified_split(labels, settings.test_fraction)
 
-    def split(rows: npt.NDArray[np.int64]) -> SplitBlocks:
-        return SplitBlocks(decode_pictures([files[row] for row in rows], size), labels[rows])
 
-    return SourceImages(split(train), split(test) if len(test) else None, tree.classes)
+def _read_image_folder(settings: DatasetSettings) -> SourceImages:
+    train, test, classes = _picture_tree(settings)
+
+    def decoded(split: PictureList) -> SplitBlocks:
+        return SplitBlocks(decode_pictures(split.files, settings.image_size), split.labels)
+
+    return SourceImages(decoded(train), None if test is None else decoded(test), classes)
+
+
+def _list_pictures(settings: DatasetSettings) -> ImageDataset:
+    train, test, classes = _picture_tree(settings)
+    _check_num_classes(settings, classes)
+
+    def listed(split: PictureList) -> ImageArrays:
+        size, threads = settings.image_size, settings.num_workers
+        return ImageArrays(PictureArray(split.files, size, num_workers=threads), split.labels)
+
+    return ImageDataset(listed(train), None if test is None else listed(test), classes)
+
+
+def _picture_tree(settings: DatasetSettings) -> PictureTree:
+    """List the pictures; a tree without a test split gives a fraction of its images."""
+    tree = find_pictures(_source_path(settings))
+    if tree.test is not None:
+        return tree
+    files, labels = tree.train
+    train, test = (
+        PictureList([files[row] for row in rows], labels[rows])
+        for rows in stratified_split(labels, settings.test_fraction)
+    )
+    return PictureTree(train, test if test.files else None, tree.classes)
 
 
 def _read_torchvision(settings: DatasetSettings, folder: Path) -> SourceImages:

@@ -1,11 +1,20 @@
-"""From image numbers and uniform random numbers to views on the training device."""
+"""From image numbers and uniform random numbers to views on the training device.
+
+`ViewMaker` reads arrays; `pictures.PictureViewMaker` offers the same for pictures on disk.
+"""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mocosfl.data.augmentation import ViewSettings, make_views, parameters_from_uniforms
+from mocosfl.data.augmentation import (
+    ViewParameters,
+    ViewSettings,
+    make_views,
+    parameters_from_uniforms,
+)
+from mocosfl.data.cache import Images
 
 
 class ViewMaker:
@@ -13,7 +22,7 @@ class ViewMaker:
 
     def __init__(
         self,
-        images: npt.NDArray[np.uint8],
+        images: Images,
         settings: ViewSettings,
         *,
         mean: list[float],
@@ -33,26 +42,31 @@ class ViewMaker:
         self.device = device
         self.image_size = images.shape[1]
 
+    def prefetch(self, indices: npt.NDArray[np.int64], uniforms: Tensor) -> None:
+        """Take note that `views` will soon be called with these arguments; nothing for arrays."""
+
     def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Return images (R, 3, H, W) uint8 on the device."""
         order = np.argsort(indices)  # a memory-mapped file is read from front to back
         pixels = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
         pixels[order] = self.images[indices[order]]
-        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+        return self.on_device(pixels)
 
     def views(self, indices: npt.NDArray[np.int64], uniforms: Tensor) -> list[Tensor]:
         """Return views (R, 3, H, W) of images (R,), one a row of uniforms (views, R, ...)."""
         images = self.read(indices)
-        return [
-            make_views(
-                images,
-                parameters_from_uniforms(self.settings, numbers, source_size=self.image_size),
-                output_size=self.image_size,
-                mean=self.mean,
-                std=self.std,
-            )
-            for numbers in uniforms
-        ]
+        return [self.make(images, self.parameters(numbers)) for numbers in uniforms]
 
-    def prefetch(self, indices: npt.NDArray[np.int64], uniforms: Tensor) -> None:
-        """Take note of what will be asked for next; arrays need no time to be read."""
+    def parameters(self, uniforms: Tensor) -> ViewParameters:
+        """Return the parameters of a view from (R, NUM_UNIFORMS) numbers."""
+        return parameters_from_uniforms(self.settings, uniforms, source_size=self.image_size)
+
+    def make(self, images: Tensor, parameters: ViewParameters) -> Tensor:
+        """Return a view (R, 3, H, W) of images (R, 3, H, W) uint8 on the device."""
+        return make_views(
+            images, parameters, output_size=self.image_size, mean=self.mean, std=self.std
+        )
+
+    def on_device(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        """Bring images (R, H, W, 3) to the device as (R, 3, H, W)."""
+        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mocosfl.data.cache import Images
+
 
 def extract_features(
     encoder: nn.Module,
-    images: np.ndarray,
+    images: Images,
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -25,7 +27,7 @@ def extract_features(
     Args:
         encoder: on `device`; takes (B, 3, H, W) float32 and gives (B, D). Every module's training
             mode is as before afterwards.
-        images: (N, H, W, 3) uint8, N at least 1; may be memory-mapped.
+        images: (N, H, W, 3) uint8, N at least 1; may be memory-mapped, or pictures on disk.
         mean: of each channel, images scaled to [0, 1].
         std: of each channel, > 0.
         batch_size: images a forward pass, at least 1.
@@ -60,12 +62,12 @@ def extract_features(
     return features.clone()
 
 
-def _batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+def _batches(images: Images, batch_size: int) -> Iterator[Images]:
     return (images[start : start + batch_size] for start in range(0, len(images), batch_size))
 
 
 def _normalised(
-    images: np.ndarray, mean: Sequence[float], std: Sequence[float], device: torch.device | str
+    images: Images, mean: Sequence[float], std: Sequence[float], device: torch.device | str
 ) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 on the device."""
     # A copy: torch can't share a memory map opened for reading.

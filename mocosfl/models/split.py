@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from mocosfl.models.backbone import Backbone, UnitSequence
 from mocosfl.models.layers import initialise
+from mocosfl.models.mobilenetv2 import NAME as MOBILENETV2
+from mocosfl.models.mobilenetv2 import mobilenetv2
 from mocosfl.models.resnet import STAGE_BLOCKS, resnet
 from mocosfl.models.vgg import STAGE_CONVS, vgg
 
-BACKBONES = (*STAGE_BLOCKS, *STAGE_CONVS)
+BACKBONES = (*STAGE_BLOCKS, *STAGE_CONVS, MOBILENETV2)
 
 
 class Bottleneck(NamedTuple):
@@ -118,7 +120,7 @@ class Split(NamedTuple):
 def build_backbone(
     name: str, *, width: int, image_size: int, client_blocks: int | None = None
 ) -> Backbone:
-    """Build a backbone by name; see `resnet` and `vgg` for the arguments.
+    """Build a backbone by name; see `resnet`, `vgg` and `mobilenetv2` for the arguments.
 
     Raises:
         ValueError: unknown name, or `width` not a positive multiple of 4.
@@ -129,6 +131,8 @@ def build_backbone(
         raise ValueError(f"backbone.width={width}: must be a positive multiple of 4 (GroupNorm)")
     if name in STAGE_CONVS:
         return vgg(name, width=width)
+    if name == MOBILENETV2:
+        return mobilenetv2(width=width, image_size=image_size, client_stages=client_blocks)
     return resnet(name, width=width, image_size=image_size, client_blocks=client_blocks)
 
 
@@ -145,7 +149,7 @@ def split_backbone(
 
     Args:
         name: one of `BACKBONES`.
-        width: channels of the first stage, a multiple of 4; 64 published.
+        width: channels of the first unit, a multiple of 4; 64 published, 32 of MobileNetV2.
         image_size: pixels of the square input.
         cut_layer: units on the client, from 1 to all of them; None for all of them.
         bottleneck: the pair at the cut; None for none.
