@@ -127,7 +127,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "leave it null",
     ),
     (
-        {"heterogeneity.rich_fraction": 0.996},
+        {"heterogeneity.rich_fraction": 0.996, "moco.queue_length": 3200},
         "heterogeneity.rich_fraction=0.996: leaves no poor client among 100; change it, or use "
         "more clients or heterogeneity=none",
     ),
