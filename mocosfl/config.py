@@ -368,6 +368,11 @@ def published_classes_per_client(num_classes: int) -> int:
     return max(min(2, num_classes), num_classes // 5)
 
 
+def cut_name(cut_layer: int | None) -> str:
+    """Return what a folder's name says of the cut: `cut<layer>`, or `whole` for None."""
+    return "whole" if cut_layer is None else f"cut{cut_layer}"
+
+
 def check_writable(folder: Path) -> None:
     """Check that a folder can be made and written to.
 
@@ -427,6 +432,7 @@ def register() -> None:
         "published_participation": published_participation,
         "published_rounds": published_rounds,
         "published_classes_per_client": published_classes_per_client,
+        "cut_name": cut_name,
         "run_dir": _run_dir_or_exit,
     }
     for name, resolver in resolvers.items():
