@@ -199,8 +199,3 @@ def _write_failure(folder: RunFolder, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
         log.exception("failed: %s", folder.path)
     write_atomically(folder.failed, text.rstrip() + "\n")
-
-
-OmegaConf.register_new_resolver(
-    "mocosfl.job_folder", lambda *, _root_: job_folder(_root_), replace=True
-)
