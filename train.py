@@ -7,13 +7,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 from mocosfl.config import Config
-from mocosfl.manners import exit_with_failures, quote_choices, setup_logging, user_errors
+from mocosfl.manners import quote_choices, setup_logging, user_errors
+from mocosfl.sweep_record import told_at_end
+from mocosfl.sweeps import Outcome, in_sweep, name_sweep, run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: Config) -> None:
-    """Train, or go on with `resume=<run folder>`."""
+def main(config: Config) -> Outcome:
+    """Train, or go on with `resume=<run folder>`; in a sweep, what the job's folder calls for."""
     setup_logging()
+    if in_sweep():
+        return run_job(config)
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
         from mocosfl.run_folder import RunFolder
@@ -21,7 +25,7 @@ def main(config: Config) -> None:
 
         if config.resume is None:
             train(config, RunFolder(Path(config.run_dir)), resume=False)
-            return
+            return Outcome.finished
         overrides = HydraConfig.get().overrides.task
         others = [o for o in overrides if not o.startswith(("resume=", "data_dir="))]
         if others:
@@ -34,9 +38,11 @@ def main(config: Config) -> None:
         if any(override.startswith("data_dir=") for override in overrides):
             run_config.data_dir = config.data_dir  # the data may have moved
         train(run_config, folder, resume=True)
+    return Outcome.finished
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quote_choices(sys.argv[1:])
-    main()
-    exit_with_failures()
+    with user_errors():
+        sys.argv[1:] = name_sweep(quote_choices(sys.argv[1:]))
+    with told_at_end():
+        main()

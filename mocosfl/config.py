@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 # Names of the enums are what the user types, so they are lower case.
 
@@ -369,6 +369,11 @@ def published_classes_per_client(num_classes: int) -> int:
     return max(min(2, num_classes), num_classes // 5)
 
 
+def cut_name(cut_layer: int | None) -> str:
+    """Return what a folder's name says of the cut: `cut<layer>`, or `whole` for None."""
+    return "whole" if cut_layer is None else f"cut{cut_layer}"
+
+
 def check_writable(folder: Path) -> None:
     """Check that a folder can be made and written to.
 
@@ -417,6 +422,13 @@ def _run_dir_or_exit(resume: str | None, fresh: str) -> str:
         sys.exit(1)
 
 
+def _job_folder(*, _root_: DictConfig) -> str:
+    """Name a sweep's job; here so that all resolvers are registered at once."""
+    from mocosfl.sweeps import job_folder  # it imports this module
+
+    return job_folder(_root_)
+
+
 def register() -> None:
     """Register schema and resolvers with Hydra; may be called more than once."""
     store = ConfigStore.instance()
@@ -428,6 +440,8 @@ def register() -> None:
         "published_participation": published_participation,
         "published_rounds": published_rounds,
         "published_classes_per_client": published_classes_per_client,
+        "cut_name": cut_name,
+        "job_folder": _job_folder,
         "run_dir": _run_dir_or_exit,
     }
     for name, resolver in resolvers.items():

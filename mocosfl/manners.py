@@ -7,16 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 log = logging.getLogger(__name__)
 
 # OmegaConf's are about values that are missing, unknown or of a wrong type.
 MISTAKES = (ValueError, OSError, OmegaConfBaseException)
-
-failed_jobs: list[str] = []  # run folders of a sweep's failed jobs
 
 
 def quote_choices(arguments: list[str]) -> list[str]:
@@ -53,26 +49,25 @@ def user_errors() -> Iterator[None]:
 
     The traceback is logged at debug level; `hydra.verbose=true` shows it.
     """
-    from mocosfl.callbacks import TrainingStopped
-
     try:
         yield
-    except (*MISTAKES, TrainingStopped) as error:
+    except Exception as error:
+        if not is_mistake(error):
+            raise
         log.debug("stopped", exc_info=True)
-        sys.stderr.write(f"\nmocosfl: {_words(error)}\n")
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-            failed_jobs.append(HydraConfig.get().runtime.output_dir)  # the other jobs go on
-        else:
-            sys.exit(1)
+        sys.stderr.write(f"\nmocosfl: {words(error)}\n")
+        sys.exit(1)
 
 
-def exit_with_failures() -> None:
-    """End a sweep of which jobs have failed, naming them, with exit code 1."""
-    if failed_jobs:
-        sys.exit("mocosfl: failed: " + ", ".join(failed_jobs))
+def is_mistake(error: Exception) -> bool:
+    """Return whether an exception is told in its own words, without a traceback."""
+    # Imported here: it needs torch, and --help does not.
+    from mocosfl.callbacks import TrainingStopped
+
+    return isinstance(error, (*MISTAKES, TrainingStopped))
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
     """Return an error's message, without what OmegaConf wraps around ours in a resolver."""
     message = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", str(error))
     return message.split("\n    full_key: ")[0]

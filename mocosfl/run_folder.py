@@ -15,6 +15,10 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from mocosfl.config import Config
 
 
+class FolderBusy(ValueError):
+    """Another process is running in the folder."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths in a run's folder."""
@@ -40,6 +44,16 @@ class RunFolder:
     def partition(self) -> Path:
         """Which images each client holds."""
         return self.path / "partition.json"
+
+    @property
+    def finished(self) -> Path:
+        """Written when all is done: {"step", "seconds"}, of the process that came to the end."""
+        return self.path / "finished.json"
+
+    @property
+    def failed(self) -> Path:
+        """Why a sweep's job has failed, until it is started again."""
+        return self.path / "failed.txt"
 
     @property
     def wandb_id(self) -> Path:
@@ -71,14 +85,14 @@ class RunFolder:
         """Keep other processes from running in this folder.
 
         Raises:
-            ValueError: one does.
+            FolderBusy: one does. The lock ends with its process, however that ends.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise ValueError(
+                raise FolderBusy(
                     f"run_dir={self.path}: another process is running in this folder; wait for "
                     "it, or choose another folder"
                 ) from error

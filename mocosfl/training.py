@@ -1,6 +1,10 @@
 """A run from its configuration to its last checkpoint."""
 
+import json
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +66,49 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         TrainingStopped: the loss is not finite, or the run collapsed.
     """
     validate(config)
+    with _threads(config), folder.locked():
+        return _train(config, folder, resume=resume)
+
+
+def train_unless_finished(config: Config, folder: RunFolder) -> MocoSFL | None:
+    """Do what a run's folder calls for: start the run, go on with it, or leave it alone.
+
+    Decided under the folder's lock, so that of several processes one alone trains.
+
+    Args:
+        config: of the run; checked here. Equal to the one that the folder's run began with, but
+            for `FREE_KEYS`: a sweep's folders are named after their configuration.
+        folder: where the run writes.
+
+    Returns:
+        The trained module; None where the run had finished before.
+
+    Raises:
+        FolderBusy: another process is running there.
+        ValueError, FileNotFoundError, TrainingStopped: as `train`.
+    """
+    validate(config)
+    with _threads(config), folder.locked():
+        if folder.finished.is_file():
+            return None
+        folder.failed.unlink(missing_ok=True)
+        # A kill before config.yaml was complete leaves none: it is renamed into place.
+        return _train(config, folder, resume=folder.config.is_file())
+
+
+@contextmanager
+def _threads(config: Config) -> Iterator[None]:
+    """Compute on `trainer.num_threads` CPU threads."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(config.trainer.num_threads or num_threads)
     try:
-        with folder.locked():
-            return _train(config, folder, resume=resume)
+        yield
     finally:
         torch.set_num_threads(num_threads)
 
 
 def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
+    start = time.monotonic()
     if not resume:
         _check_fresh(folder)
     checkpoint = _checkpoint(folder, config) if resume else None
@@ -95,6 +132,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     finally:  # the curves of a run that was stopped by an alarm say why
         _draw_curves(config, folder)
+    _write_finish(folder, trainer.global_step, seconds=time.monotonic() - start)
     log.info("done: %s", folder.path)
     return module
 
@@ -206,6 +244,13 @@ def _write_start(config: Config, folder: RunFolder, data: FederatedData, plan: P
     counts = data.partition.class_counts(labels, num_classes)
     pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
     _draw_views(config, folder, data)
+
+
+def _write_finish(folder: RunFolder, step: int, *, seconds: float) -> None:
+    """Write that all is done; a finished run that is resumed keeps what it took."""
+    if not folder.finished.is_file():
+        record = {"step": step, "seconds": round(seconds, 3)}
+        write_atomically(folder.finished, json.dumps(record) + "\n")
 
 
 def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:

@@ -23,7 +23,6 @@ from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 from PIL import Image
 
-from mocosfl import manners
 from mocosfl.metrics_log import read_metrics
 from mocosfl.run_folder import RunFolder
 
@@ -52,8 +51,6 @@ def command(
         name: logging.getLogger(name).level
         for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
     }
-
-    monkeypatch.setattr(manners, "failed_jobs", [])
 
     def run(script: str, *arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
@@ -338,12 +335,35 @@ def test_resumed_run_finds_data_that_have_moved(
 
 def test_sweep_goes_on_behind_a_job_that_fails_and_names_it(command: Command, quick: list[str]):
     short = ["trainer.max_steps=1", "callbacks.knn_every_rounds=0", "output_dir=runs"]
-    outcome = command("train.py", "-m", *quick, *short, "moco.queue_length=23,400")
-    assert_says(outcome, "moco.queue_length=23: shorter", "mocosfl: failed: ", "/0_digits_mocosfl")
-    assert "1_digits" not in outcome.err
-    (sweep,) = Path("runs").iterdir()
-    done = [RunFolder(path).last.exists() for path in sorted(sweep.glob("[01]_*"))]
-    assert done == [False, True]
+    sweep = ["train.py", "-m", *quick, *short, "moco.queue_length=23,400"]
+    outcome = command(*sweep)
+    (failed,) = Path("runs/sweep").glob("*/failed.txt")
+    assert_says(
+        outcome, "moco.queue_length=23: shorter", f"mocosfl: failed: {failed.parent.resolve()}: "
+    )
+    assert "1 finished, 0 skipped, 1 failed" in outcome.out
+    (done,) = Path("runs/sweep").glob("*/finished.json")
+    assert str(done.parent) not in outcome.err
+    again = command(*sweep)
+    assert_says(again, "moco.queue_length=23: shorter")
+    assert "finished already, skipped: " in again.out
+    assert "0 finished, 1 skipped, 1 failed" in again.out
+
+
+def test_jobs_of_a_swept_experiment_are_in_the_folder_that_their_sweep_knows(
+    command: Command, quick: list[str]
+):
+    short = ["trainer.max_steps=1", "callbacks.knn_every_rounds=0", "output_dir=runs"]
+    outcome = command("train.py", "-m", *quick, *short, "experiment=none,cut_depth", "split=cut1")
+    assert outcome.code == 0, outcome.err
+    assert [path.name for path in Path("runs").iterdir()] == ["sweep_none_cut_depth"]
+    assert len(list(Path("runs/sweep_none_cut_depth").glob("*/finished.json"))) == 2
+    assert "2 finished, 0 skipped, 0 failed" in outcome.out
+
+
+def test_sweep_of_runs_to_resume_is_refused_with_words(command: Command):
+    assert_says(command("train.py", "-m", "resume=a,b"), "resume=a,b: a sweep goes on by itself")
+    assert not Path("multirun").exists()
 
 
 def test_help_names_every_group_and_both_ways_to_run(command: Command):
@@ -471,12 +491,12 @@ def test_sweep_leaves_four_runs_with_their_own_logs(data_dir: Path, tmp_path: Pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "multirun").iterdir()
-    runs = [RunFolder(path) for path in sorted(sweep.iterdir()) if path.is_dir()]
+    runs = [RunFolder(path.parent) for path in sweep.glob("*/config.yaml")]
     settings = [
         (config.clients.num_clients, config.split.cut_layer)
         for config in (run.load_config() for run in runs)
     ]
-    assert settings == [(5, 1), (5, 2), (20, 1), (20, 2)]
+    assert sorted(settings) == [(5, 1), (5, 2), (20, 1), (20, 2)]
     for run in runs:
         assert tmp_path / run.load_config().run_dir == run.path
         assert "${" not in run.config.read_text()

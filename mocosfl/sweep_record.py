@@ -1,0 +1,158 @@
+"""What became of the jobs of a sweep, told by the process that started it.
+
+The jobs may run in other processes, even on other machines. Hydra hands its callbacks on to them,
+so the callback here knows which start of which sweep a job belongs to; each job writes a small file
+below the sweep's folder when it begins and when it ends, and the first process reads them.
+"""
+
+import json
+import logging
+import shutil
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from mocosfl.run_folder import FolderBusy, RunFolder, write_atomically
+from mocosfl.sweeps import Outcome
+
+log = logging.getLogger(__name__)
+
+CUT_OFF = "cut off (killed, out of memory, or with the sweep); the same command goes on with it"
+
+
+class Job(NamedTuple):
+    """A job of this start of the sweep."""
+
+    folder: RunFolder
+    outcome: Outcome
+
+
+class SweepRecord(Callback):
+    """Hydra's callback, in the process that starts a sweep and, as a copy, in each of its jobs."""
+
+    current: "SweepRecord | None" = None  # in the process that started a sweep: that sweep's
+
+    def __init__(self) -> None:
+        """Belong to no sweep yet."""
+        self.sweep: Path | None = None
+        self.folder: Path | None = None  # of the jobs' files
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Begin a sweep."""
+        self.sweep = Path(config.hydra.sweep.dir).absolute()
+        # A folder for each start: two may be under way at once.
+        self.folder = self.sweep / ".jobs" / uuid.uuid4().hex[:8]
+        self.folder.mkdir(parents=True)
+        SweepRecord.current = self
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note that a job has begun."""
+        self._write(config, Outcome.stopped)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Note what became of a job."""
+        outcome = job_return._return_value  # the public one raises a job's exception
+        self._write(config, outcome if isinstance(outcome, Outcome) else Outcome.failed)
+
+    def _write(self, config: DictConfig, outcome: Outcome) -> None:
+        if self.folder is None:  # a single run
+            return
+        record = {"folder": config.hydra.runtime.output_dir, "outcome": outcome.name}
+        write_atomically(self.folder / f"{config.hydra.job.num}.json", json.dumps(record))
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs that have begun since this start, in the order of the sweep."""
+        assert self.folder is not None
+        files = sorted(self.folder.glob("[0-9]*.json"), key=lambda file: int(file.stem))
+        return [_read(file) for file in files]
+
+    def close(self) -> None:
+        """Remove the jobs' files; what lasts is in the jobs' folders."""
+        assert self.folder is not None
+        shutil.rmtree(self.folder)
+        with suppress(OSError):  # another start of the sweep has its files there
+            self.folder.parent.rmdir()
+        SweepRecord.current = None
+
+
+def _read(file: Path) -> Job:
+    """Return a job as it stands now, which may be further than it has told."""
+    record = json.loads(file.read_text())
+    folder, outcome = RunFolder(Path(record["folder"])), Outcome[record["outcome"]]
+    if outcome is Outcome.elsewhere and folder.finished.is_file():
+        outcome = Outcome.skipped  # the other process has come to the end
+    if outcome is Outcome.stopped and _is_busy(folder):
+        outcome = Outcome.elsewhere  # on a cluster jobs outlive the process that waits for them
+    return Job(folder, outcome)
+
+
+def _is_busy(folder: RunFolder) -> bool:
+    try:
+        with folder.locked():
+            return False
+    except FolderBusy:
+        return True
+
+
+def summary(sweep: Path, jobs: list[Job]) -> str:
+    """Return the number of jobs with each outcome, and what to do next."""
+    counts = Counter(job.outcome for job in jobs)
+    shown = [Outcome.finished, Outcome.skipped, Outcome.failed]
+    shown += [outcome for outcome in (Outcome.elsewhere, Outcome.stopped) if counts[outcome]]
+    text = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in shown)
+    return f"sweep {sweep}: {text}\nnext: python -m mocosfl.report {sweep}"
+
+
+def failures(jobs: list[Job]) -> list[str]:
+    """Return a line for each job that did not come to its end: its folder, and why."""
+    return [
+        f"{job.outcome.value}: {job.folder.path}: {_reason(job)}"
+        for job in jobs
+        if job.outcome in (Outcome.failed, Outcome.stopped)
+    ]
+
+
+def _reason(job: Job) -> str:
+    if job.outcome is Outcome.failed and job.folder.failed.is_file():
+        return job.folder.failed.read_text().partition("\n")[0]
+    return CUT_OFF
+
+
+@contextmanager
+def told_at_end() -> Iterator[None]:
+    """Say what became of a sweep, however it ends; exit with 1 if a job failed."""
+    ended = False
+    try:
+        yield
+        ended = True
+    finally:
+        record = SweepRecord.current
+        if record is not None:
+            code = _tell(record, ended=ended)
+            if ended and code:
+                sys.exit(code)  # else what ended the sweep goes on up, with its own code
+
+
+def _tell(record: SweepRecord, *, ended: bool) -> int:
+    """Print a sweep's summary and failures; return the exit code."""
+    assert record.sweep is not None
+    jobs = record.jobs()
+    record.close()
+    if not jobs and not ended:  # Hydra has refused the command line, and said why
+        return 1
+    sys.stdout.write(summary(record.sweep, jobs) + "\n")
+    if not ended:
+        sys.stdout.write("the sweep was broken off; the same command goes on with it\n")
+    sys.stdout.flush()
+    lines = failures(jobs)
+    if lines:
+        sys.stderr.write("mocosfl: " + "\nmocosfl: ".join(lines) + "\n")
+    return 1 if lines else 0

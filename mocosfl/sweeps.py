@@ -1,0 +1,201 @@
+"""Sweeps that can be stopped and started again: the jobs, and the folders they are found by.
+
+A job's folder is named after a hash of its configuration. Whatever the order and number of the
+jobs, a sweep therefore finds what it has done already, two jobs with the same settings are one run,
+and a changed setting is another folder. What becomes of the jobs is told by `sweep_record`.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import sys
+import traceback
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mocosfl.config import Config, cut_name
+from mocosfl.manners import is_mistake, words
+from mocosfl.run_folder import FolderBusy, RunFolder, write_atomically
+
+log = logging.getLogger(__name__)
+
+MAX_NAME = 40  # characters of a name that the user chose; a file name has at most 255 bytes
+FIXED = {  # what a sweep has once, and why it can't be swept over
+    "sweep_name": "the jobs of a sweep share one folder; give it one name",
+    "output_dir": "the jobs of a sweep share one folder; give one",
+}
+REFUSED = {
+    "resume": "a sweep goes on by itself when it is started again; leave this out, or leave out -m",
+    "run_dir": "each job of a sweep has a folder of its own; set output_dir and sweep_name",
+}
+
+
+class Outcome(Enum):
+    """What became of a sweep's job."""
+
+    finished = "finished"
+    skipped = "skipped"  # it had finished before
+    failed = "failed"
+    elsewhere = "running elsewhere"  # another process is at work in its folder
+    stopped = "stopped"  # begun, and nothing heard of since
+
+
+def name_sweep(arguments: list[str]) -> list[str]:
+    """Name a sweep after its experiment, so that the same command finds its folder again.
+
+    The name becomes an argument, because that is what every launcher hands on to the jobs; with
+    `experiment=a,b` no single job could tell what the sweep is called.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        The same, with `sweep_name=sweep_<experiment>` where there is an experiment and no name.
+
+    Raises:
+        ValueError: the arguments of a sweep would have jobs share a folder, or scatter them.
+    """
+    if not {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments):
+        return arguments
+    given = _overrides(arguments)
+    for key, rule in REFUSED.items():
+        if key in given:
+            raise ValueError(f"{given[key].input_line}: {rule}")
+    for key, rule in FIXED.items():
+        if key in given and given[key].is_sweep_override():
+            raise ValueError(f"{given[key].input_line}: {rule}")
+    if "sweep_name" in given or "experiment" not in given:
+        return arguments
+    choice = str(given["experiment"].input_line).partition("=")[2]
+    name = re.sub(r"\W+", "_", choice).strip("_")
+    return arguments if name == "none" else [*arguments, f"sweep_name=sweep_{name[:MAX_NAME]}"]
+
+
+def _overrides(arguments: list[str]) -> dict[str, Override]:
+    """Return the parsed overrides by key, without those that Hydra itself will complain of."""
+    parsed: dict[str, Override] = {}
+    for argument in arguments:
+        if argument.startswith("-") or "=" not in argument:
+            continue
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException:
+            continue
+        parsed[override.key_or_group] = override
+    return parsed
+
+
+def job_folder(root: DictConfig) -> str:
+    """Return the name of a job's folder, for `hydra.sweep.subdir`.
+
+    Args:
+        root: the job's configuration. Where a value can't be resolved the name is made from what
+            was written, because an exception here would take the whole sweep down; the job itself
+            then says what is wrong.
+    """
+    names = [_select(root, f"{group}.name") for group in ("dataset", "method")]
+    names.append(_select(root, "partition.kind"))
+    short = [re.sub(r"[^\w.-]", "_", name)[:MAX_NAME] for name in names]
+    cut = cut_name(OmegaConf.select(root, "split.cut_layer"))
+    return f"{'_'.join(short)}_n{_select(root, 'clients.num_clients')}_{cut}_{digest(root)}"
+
+
+def _select(root: DictConfig, key: str) -> str:
+    try:
+        value = OmegaConf.select(root, key)
+    except OmegaConfBaseException:
+        return "unknown"
+    return str(value.name if isinstance(value, Enum) else value)
+
+
+def digest(config: DictConfig) -> str:
+    """Return 8 hexadecimal digits that stand for all settings that shape a run's result."""
+    # Imported here: it needs torch, and this module is loaded by every command, --help too.
+    from mocosfl.checkpoint import FREE_KEYS
+
+    keys = sorted({str(key) for key in config} - {*FREE_KEYS, "sweep_name", "hydra"})
+    try:
+        settings = {key: _plain(config, key, resolve=True) for key in keys}
+    except (OmegaConfBaseException, ValueError):  # a ValueError of our own resolvers
+        settings = {key: _plain(config, key, resolve=False) for key in keys}
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _plain(config: DictConfig, key: str, *, resolve: bool) -> Any:
+    if not resolve and OmegaConf.is_missing(config, key):
+        return "???"
+    value = config[key]
+    if not OmegaConf.is_config(value):
+        return value
+    return OmegaConf.to_container(value, resolve=resolve, enum_to_str=True)
+
+
+def in_sweep() -> bool:
+    """Return whether this is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def run_job(config: Config) -> Outcome:
+    """Start a sweep's job, go on with it, or skip it when it has finished.
+
+    An exception ends the job alone: its reason goes into the folder's failed.txt. A
+    KeyboardInterrupt passes, and ends the sweep.
+    """
+    folder = RunFolder(Path(config.run_dir))
+    try:
+        outcome = _run(config, folder)
+    except FolderBusy:
+        # Not waited for: that could take days, and hold a place that another job could use.
+        outcome = Outcome.elsewhere
+    except Exception as error:
+        _write_failure(folder, error)
+        return Outcome.failed
+    if outcome is Outcome.skipped:
+        log.info("finished already, skipped: %s", folder.path)
+    if outcome is Outcome.elsewhere:
+        log.info("running elsewhere, left alone: %s", folder.path)
+    return outcome
+
+
+def _run(config: Config, folder: RunFolder) -> Outcome:
+    _check_same_settings(config, folder)
+    if folder.finished.is_file():
+        return Outcome.skipped
+    from mocosfl.training import train_unless_finished  # not before: importing torch takes seconds
+
+    trained = train_unless_finished(config, folder)
+    return Outcome.skipped if trained is None else Outcome.finished
+
+
+def _check_same_settings(config: Config, folder: RunFolder) -> None:
+    """Keep a job out of another's folder, as with a `hydra.sweep.subdir` of the user's."""
+    if not folder.config.is_file():
+        return
+    if digest(cast(DictConfig, folder.load_config())) != digest(cast(DictConfig, config)):
+        raise ValueError(
+            f"hydra.sweep.subdir: {folder.path} holds a run with other settings; leave "
+            "hydra.sweep.subdir as it is, or choose another sweep_name"
+        )
+
+
+def _write_failure(folder: RunFolder, error: Exception) -> None:
+    """Tell why a job has failed, in its folder and to the user."""
+    if is_mistake(error):
+        text = words(error)
+        log.debug("stopped", exc_info=True)
+        sys.stderr.write(f"\nmocosfl: {text}\n")
+    else:
+        text = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
+        log.exception("failed: %s", folder.path)
+    write_atomically(folder.failed, text.rstrip() + "\n")
