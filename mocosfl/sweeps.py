@@ -123,7 +123,7 @@ def digest(config: DictConfig) -> str:
     # Imported here: it needs torch, and this module is loaded by every command, --help too.
     from mocosfl.checkpoint import FREE_KEYS
 
-    keys = sorted({str(key) for key in config} - {*FREE_KEYS, "sweep_name", "hydra"})
+    keys = sorted({str(key) for key in config} - {*FREE_KEYS, "hydra"})
     try:
         settings = {key: _plain(config, key, resolve=True) for key in keys}
     except (OmegaConfBaseException, ValueError):  # a ValueError of our own resolvers

@@ -31,9 +31,6 @@ OWN_DATA = ["dataset.path=birds", "dataset.num_classes=20"]
 EXTRAS = {
     "image_folder": OWN_DATA,
     "arrays": [*OWN_DATA, "dataset.image_size=32"],
-    "tiny_imagenet": ["dataset.path=birds"],
-    "imagenet12": ["dataset.path=birds"],
-    "imagenet": ["dataset.path=birds"],
     "file": ["partition.path=old/run"],
 }
 
@@ -85,7 +82,6 @@ def test_every_choice_composes_without_gaps_and_is_valid(compose: Compose, overr
     [
         ("image_folder", {"dataset.path", "dataset.num_classes"}),
         ("arrays", {"dataset.path", "dataset.num_classes", "dataset.image_size"}),
-        ("imagenet", {"dataset.path"}),
     ],
 )
 def test_only_the_users_own_data_leaves_values_to_give(
