@@ -7,6 +7,8 @@ memory in two of one client's steps, bytes above what the process held before, w
 and used once. The client has an ordinary network, not folded, and one CPU thread.
 """
 
+import copy
+import gc
 import os
 import re
 import sys
@@ -16,18 +18,17 @@ from typing import Any, NamedTuple, cast
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import SGD
 
 from mocosfl.config import Config
 from mocosfl.ema import update_ema
-from mocosfl.models.layers import ConvNormReLU
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.traffic import is_frozen, num_views
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # see man proc_pid_clear_refs
+MIN_WIDTH = 4  # GroupNorm's channels a group
 NUM_STEPS = 2  # the SGD buffer is made in the first
 
 
@@ -116,14 +117,15 @@ def _step(config: Config, client: Client, views: Tensor) -> None:
         client.optimizer.zero_grad()
 
 
-def _warm_up() -> None:
-    """Use once what a step uses, so that the libraries' own memory counts as there before."""
-    network = nn.Sequential(ConvNormReLU(3, 4), nn.Flatten(), nn.Linear(4 * 8 * 8, 4))
-    optimizer = SGD(network.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(NUM_STEPS):
-        F.relu(network(torch.rand(1, 3, 8, 8))).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+def _warm_up(config: Config) -> None:
+    """Run a narrow network of the same layers, so that the libraries' own memory counts before."""
+    narrow = copy.deepcopy(config)
+    narrow.backbone.width = MIN_WIDTH
+    narrow.moco.projector_dim = MIN_WIDTH
+    if narrow.moco.projector_hidden is not None:
+        narrow.moco.projector_hidden = MIN_WIDTH
+    run_steps(narrow, 1)
+    gc.collect()
 
 
 def main() -> None:
@@ -131,8 +133,7 @@ def main() -> None:
     job: Any = OmegaConf.create(sys.stdin.read())
     config = cast(Config, OmegaConf.merge(OmegaConf.structured(Config), job.config))
     torch.set_num_threads(1)
-    build_network(config)  # its modules are imported and its code has run
-    _warm_up()
+    _warm_up(config)
     before = reset_peak()
     run_steps(config, int(job.batch_size))
     print(max(0, peak() - before))

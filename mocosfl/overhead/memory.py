@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mocosfl.config import Config
-from mocosfl.overhead.network import Network, num_parameters, num_values
+from mocosfl.overhead.network import Network, build_network, num_parameters, num_values
 from mocosfl.overhead.traffic import WEIGHT_BYTES, is_frozen, num_views
 
 TIMEOUT_SECONDS = 120  # of the measurement; a head takes about 5
@@ -71,29 +71,27 @@ def count_memory(config: Config, network: Network, batch_size: int) -> CountedMe
 
 def _saved_bytes(config: Config, rows: int) -> int:
     """Return the bytes that autograd keeps of a forward pass, each storage once, weights not."""
-    from mocosfl.overhead.network import build_network
-
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    client = build_network(config).client
     size, precision = config.dataset.image_size, config.trainer.precision
-    dtype = torch.float64 if precision == "fp64" else torch.float32
     with FakeTensorMode():  # shapes and types of the CPU, autocast's too, without memory or work
-        client = client.to_empty(device="cpu").to(dtype).eval()
-        images = torch.empty(rows, 3, size, size, dtype=dtype)
+        client = build_network(config, "cpu").client.eval()
+        images = torch.empty(rows, 3, size, size)
         bf16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16:
             client(images)
         counted_elsewhere = {t.untyped_storage()._cdata for t in (images, *client.parameters())}
-        return sum(
+        kept = sum(
             tensor.untyped_storage().nbytes()
             for storage, tensor in saved.items()
             if storage not in counted_elsewhere
         )
+    # A fake network can't be turned to fp64, where everything is twice as large.
+    return 2 * kept if precision == "fp64" else kept
 
 
 def measure_memory(config: Config, batch_size: int) -> MeasuredMemory:

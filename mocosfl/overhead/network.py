@@ -31,10 +31,10 @@ class Network(NamedTuple):
         return nn.Sequential(self.trunk, self.projector) if self.smashed_shape else None
 
 
-def build_network(config: Config) -> Network:
-    """Build the parts on the meta device: shapes and sizes, nothing allocated."""
+def build_network(config: Config, device: str = "meta") -> Network:
+    """Build the parts; on the meta device that gives shapes and sizes, with nothing allocated."""
     whole = config.method.whole_network
-    with torch.device("meta"):
+    with torch.device(device):
         if whole:
             # Any cut will do, because both sides are the client's.
             split = split_backbone(
