@@ -4,10 +4,10 @@
 
 The job holds `config`, a run's configuration, and `batch_size`. Prints the peak of the resident
 memory in two of one client's steps, bytes above what the process held before, with torch imported
-and used once. The client has an ordinary network, not folded, and one CPU thread.
+and the same steps done once. The client has an ordinary network, not folded, and one CPU thread.
 """
 
-import copy
+import ctypes
 import gc
 import os
 import re
@@ -28,7 +28,6 @@ from mocosfl.overhead.traffic import is_frozen, num_views
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # see man proc_pid_clear_refs
-MIN_WIDTH = 4  # GroupNorm's channels a group
 NUM_STEPS = 2  # the SGD buffer is made in the first
 
 
@@ -117,15 +116,16 @@ def _step(config: Config, client: Client, views: Tensor) -> None:
         client.optimizer.zero_grad()
 
 
-def _warm_up(config: Config) -> None:
-    """Run a narrow network of the same layers, so that the libraries' own memory counts before."""
-    narrow = copy.deepcopy(config)
-    narrow.backbone.width = MIN_WIDTH
-    narrow.moco.projector_dim = MIN_WIDTH
-    if narrow.moco.projector_hidden is not None:
-        narrow.moco.projector_hidden = MIN_WIDTH
-    run_steps(narrow, 1)
+def _warm_up(config: Config, batch_size: int) -> None:
+    """Run the steps once and give the memory back.
+
+    What stays is the libraries' own: their code in memory and the kernels made for these shapes.
+    """
+    run_steps(config, batch_size)
     gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others keep little
+    if trim is not None:
+        trim(0)
 
 
 def main() -> None:
@@ -133,9 +133,9 @@ def main() -> None:
     job: Any = OmegaConf.create(sys.stdin.read())
     config = cast(Config, OmegaConf.merge(OmegaConf.structured(Config), job.config))
     torch.set_num_threads(1)
-    _warm_up(config)
+    _warm_up(config, job.batch_size)
     before = reset_peak()
-    run_steps(config, int(job.batch_size))
+    run_steps(config, job.batch_size)
     print(max(0, peak() - before))
 
 

@@ -61,6 +61,26 @@ class RunFolder:
         """The checkpoint with the best kNN monitor, weights only."""
         return self.path / "checkpoints" / "best.ckpt"
 
+    @property
+    def overhead(self) -> Path:
+        """Bytes, MACs and memory of a client, written at the end."""
+        return self.path / "overhead.json"
+
+    @property
+    def probe(self) -> Path:
+        """Folder of what the probes of the last checkpoint found."""
+        return self.path / "probe"
+
+    @property
+    def finished(self) -> Path:
+        """Written when the run has done all its steps: how many, and the seconds."""
+        return self.path / "finished.json"
+
+    @property
+    def failed(self) -> Path:
+        """Why a sweep's job stopped, in words."""
+        return self.path / "failed.txt"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from running in this folder.
