@@ -1,13 +1,14 @@
 """All overhead figures of a run: computed here, printed and written as `overhead.json`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mocosfl.build import pool_size
 from mocosfl.config import Config
 from mocosfl.data.round_plan import sync_steps
 from mocosfl.overhead.compute import ClientMacs, client_macs, server_macs
@@ -50,12 +51,6 @@ class Overhead:
     server_macs: int  # a step
     remarks: list[str]
 
-    def mean(self, name: str) -> float:
-        """Return a field of `Traffic`, the mean over the clients of all kinds."""
-        number = sum(client.kind.number for client in self.clients)
-        total: float = sum(getattr(c.traffic, name) * c.kind.number for c in self.clients)
-        return total / number
-
 
 def compute_overhead(
     config: Config,
@@ -79,24 +74,81 @@ def compute_overhead(
         ValueError: rounds_by_mode is not of that form.
     """
     plan, network = make_plan(config, counts), build_network(config)
-    if num_steps is None:
-        max_steps = config.trainer.max_steps
-        num_steps = plan.num_steps if max_steps == -1 else min(max_steps, plan.num_steps)
-    shares = shares_of(rounds_by_mode)
-    num_syncs = _num_syncs(config, plan, num_steps)
+    shares, steps = shares_of(rounds_by_mode), _steps_done(config, plan, num_steps)
     return Overhead(
         images_from=images_from,
         images_per_client=plan.images_per_client,
-        num_steps=num_steps,
-        num_syncs=num_syncs,
+        num_steps=steps,
+        num_syncs=_num_syncs(config, plan, steps),
         participation=plan.pool_size / config.clients.num_clients,
         clients=[
-            _client(config, kind, network, plan=plan, steps=num_steps, syncs=num_syncs, of=shares)
-            for kind in client_kinds(config)
+            _client(config, network, sent, steps=steps * shares.uploads)
+            for sent in _sent(config, plan, network, steps=steps, shares=shares)
         ],
         server_macs=server_macs(config, network, plan.rows_per_step),
         remarks=list(_remarks(config, rounds_by_mode)),
     )
+
+
+def compute_bytes(
+    config: Config, counts: npt.NDArray[np.int64], *, num_steps: int
+) -> dict[str, float]:
+    """Return the bytes of the mean client alone, as `mean_client` in overhead.json.
+
+    Args:
+        config: a valid configuration.
+        counts: (N,) images of each client.
+        num_steps: steps done.
+    """
+    plan, network = make_plan(config, counts), build_network(config)
+    return mean_bytes(_sent(config, plan, network, steps=num_steps, shares=shares_of(None)))
+
+
+class Sent(NamedTuple):
+    """What a client of a kind sends and receives."""
+
+    kind: ClientKind
+    rates: Rates
+    traffic: Traffic
+
+
+def _sent(
+    config: Config, plan: Plan, network: Network, *, steps: int, shares: Shares
+) -> list[Sent]:
+    part = plan.pool_size / config.clients.num_clients
+    syncs = _num_syncs(config, plan, steps)
+    sent = []
+    for kind in client_kinds(config):
+        rate = rates(config, network, kind.batch_size)
+        total = traffic(config, rate, steps=steps * part, syncs=syncs * part, shares=shares)
+        sent.append(Sent(kind, rate, total))
+    return sent
+
+
+def mean_bytes(clients: Sequence[Sent | ClientOverhead]) -> dict[str, float]:
+    """Return up_bytes, down_bytes and paper_bytes, the mean over the clients of all kinds."""
+    total = sum(client.kind.number for client in clients)
+
+    def mean(*fields: str) -> float:
+        sent: float = sum(
+            getattr(client.traffic, field) * client.kind.number / total
+            for client in clients
+            for field in fields
+        )
+        return sent
+
+    return {
+        "up_bytes": mean("up"),
+        "down_bytes": mean("down"),
+        "paper_bytes": mean("paper_weights", "paper_smashed"),
+    }
+
+
+def _steps_done(config: Config, plan: Plan, num_steps: int | None) -> int:
+    if num_steps is not None:
+        return num_steps
+    max_steps = config.trainer.max_steps
+    return plan.num_steps if max_steps == -1 else min(max_steps, plan.num_steps)
 
 
 def _num_syncs(config: Config, plan: Plan, num_steps: int) -> int:
@@ -105,52 +157,39 @@ def _num_syncs(config: Config, plan: Plan, num_steps: int) -> int:
     return rounds * plan.syncs_per_round + int(due[:rest].sum())
 
 
-def _client(
-    config: Config,
-    kind: ClientKind,
-    network: Network,
-    *,
-    plan: Plan,
-    steps: int,
-    syncs: int,
-    of: Shares,
-) -> ClientOverhead:
-    part = plan.pool_size / config.clients.num_clients
-    rate = rates(config, network, kind.batch_size)
-    macs = client_macs(config, network, kind.batch_size)
+def _client(config: Config, network: Network, sent: Sent, *, steps: float) -> ClientOverhead:
+    batch_size = sent.kind.batch_size
+    macs = client_macs(config, network, batch_size)
+    part = pool_size(config) / config.clients.num_clients
+    present = part * (1 - config.clients.dropout_probability)
     measured = (
         MeasuredMemory(None, "one machine does it all")
         if is_central(config)
-        else measure_memory(config, kind.batch_size)
+        else measure_memory(config, batch_size)
     )
-    present = 1 - config.clients.dropout_probability
     return ClientOverhead(
-        kind=kind,
-        rates=rate,
-        traffic=traffic(config, rate, steps=steps * part, syncs=syncs * part, shares=of),
+        *sent,
         macs=macs,
-        # In mode B heads run forward, in C not at all; what B saves is not taken off.
-        run_macs=macs.counted * steps * part * present * of.uploads,
-        counted_memory=count_memory(config, network, kind.batch_size),
+        # Rounds without traffic (C) cost a client nothing; what uploads alone (B) save is not
+        # taken off.
+        run_macs=macs.counted * steps * present,
+        counted_memory=count_memory(config, network, batch_size),
         measured_memory=measured,
     )
 
 
-def _remarks(config: Config, rounds_by_mode: Mapping[str, int] | None) -> list[str]:
-    remarks = []
+def _remarks(config: Config, rounds_by_mode: Mapping[str, int] | None) -> Iterator[str]:
+    """Yield what a reader of the figures must know."""
+    dropout = config.clients.dropout_probability
     if is_central(config):
-        remarks.append("one machine holds all images: nothing travels")
-    if config.clients.dropout_probability > 0:
-        remarks.append(
-            f"clients.dropout_probability={config.clients.dropout_probability}: smashed data and "
-            "MACs are expected values"
-        )
+        yield "one machine holds all images: nothing travels"
+    if dropout > 0:
+        yield f"clients.dropout_probability={dropout}: smashed data and MACs are expected values"
     if config.saving.enabled and rounds_by_mode is None:
-        remarks.append("saving.enabled=true: the most it can be, as if no round saved anything")
+        yield "saving.enabled=true: the most it can be, as if no round saved anything"
     if config.saving.enabled and rounds_by_mode is not None:
         spent = ", ".join(f"{mode} {number}" for mode, number in sorted(rounds_by_mode.items()))
-        remarks.append(f"rounds in each mode of saving: {spent}")
-    return remarks
+        yield f"rounds in each mode of saving: {spent}"
 
 
 def to_json(config: Config, overhead: Overhead) -> str:
@@ -161,11 +200,7 @@ def to_json(config: Config, overhead: Overhead) -> str:
         for name in ("kind", "rates", "traffic", "macs", "counted_memory", "measured_memory"):
             written[name] = getattr(client, name)._asdict()
         written["counted_memory"]["total"] = client.counted_memory.total
-    values["mean_client"] = {
-        "up_bytes": overhead.mean("up"),
-        "down_bytes": overhead.mean("down"),
-        "paper_bytes": overhead.mean("paper_weights") + overhead.mean("paper_smashed"),
-    }
+    values["mean_client"] = mean_bytes(overhead.clients)
     return json.dumps(values, indent=2) + "\n"
 
 
