@@ -16,7 +16,7 @@ from mocosfl.run_folder import RunFolder, write_atomically
 
 _BYTES = ("true_bytes", "paper_bytes")
 _MEGABYTE = 2**20  # the papers' unit
-# What pictures show, the first where several are known of as many runs.
+# What pictures may show, the best first.
 _ACCURACIES = {
     "linear": "linear probe on test images, %",
     "knn": "kNN on test images, %",
@@ -39,7 +39,7 @@ def varying(runs: Sequence[Run]) -> Columns:
     """Find the settings in which the runs differ; the seed is shown where it does."""
     known = [run for run in runs if run.settings]
     keys = sorted({key for run in known for key in run.settings})
-    differing = [k for k in keys if len({_text(run.settings.get(k)) for run in known}) > 1]
+    differing = [k for k in keys if len({repr(run.settings.get(k)) for run in known}) > 1]
     in_base = {
         "method.name", "dataset.name", "partition.kind", "clients.num_clients", "split.cut_layer",
     }  # fmt: skip
@@ -57,8 +57,8 @@ def _follows(runs: Sequence[Run], key: str) -> bool:
         return False
     values: dict[str, str] = {}
     return all(
-        values.setdefault(str(run.base()), _text(run.settings.get(key)))
-        == _text(run.settings.get(key))
+        values.setdefault(str(run.base()), repr(run.settings.get(key)))
+        == repr(run.settings.get(key))
         for run in runs
     )
 
@@ -68,8 +68,8 @@ def group_seeds(runs: Sequence[Run]) -> list[Mean]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if run.status == "finished" and run.settings:
-            same = {k: _text(v) for k, v in sorted(run.settings.items()) if k != "seed"}
-            groups.setdefault(str(same), []).append(run)
+            same = {k: v for k, v in sorted(run.settings.items()) if k != "seed"}
+            groups.setdefault(repr(same), []).append(run)
     return [Mean(group) for group in groups.values()]
 
 
@@ -80,7 +80,8 @@ def with_overhead(run: Run) -> Run:
     try:
         values = _computed_bytes(RunFolder(run.folder), run.steps)
     except (ValueError, OSError) as error:
-        problem = f"{run.folder}: its bytes are not known, {error}"
+        reason = error.strerror if isinstance(error, OSError) else error
+        problem = f"{run.name}: its bytes don't follow from its files ({reason})"
         return replace(run, problems=(*run.problems, problem))
     return replace(run, results={**run.results, **values})
 
@@ -179,10 +180,14 @@ def csv_table(runs: Sequence[Run], columns: Columns) -> str:
 
 
 def choose_accuracy(runs: Sequence[Run]) -> str | None:
-    """Return the accuracy for the pictures: the one that most runs have; None without any."""
+    """Return the accuracy for the pictures; None where no run has any.
+
+    The first of linear probe, kNN on test images and kNN monitor that at least half as many runs
+    have as have the commonest.
+    """
     known = {n: sum(run.results.get(n) is not None for run in runs) for n in _ACCURACIES}
-    best = max(known, key=lambda name: known[name])  # the first of equals
-    return best if known[best] else None
+    most = max(known.values())
+    return next((n for n, number in known.items() if most and 2 * number >= most), None)
 
 
 def write_report(runs: Sequence[Run], title: str, output: Path) -> list[Path]:
@@ -195,7 +200,9 @@ def write_report(runs: Sequence[Run], title: str, output: Path) -> list[Path]:
     """
     output.mkdir(parents=True, exist_ok=True)
     columns, means = varying(runs), group_seeds(runs)
-    accuracy = choose_accuracy([run for mean in means for run in mean.runs])
+    finished = [run for mean in means for run in mean.runs]
+    accuracy = choose_accuracy(finished)
+    note = "No pictures: no finished run has an accuracy."
     pictures: list[Path] = []
     if accuracy is not None:
         pictures = draw_accuracies(
@@ -205,21 +212,20 @@ def write_report(runs: Sequence[Run], title: str, output: Path) -> list[Path]:
             keys=[key for key in columns.shown if key != "seed"],
             folder=output,
         )
-    text = _markdown(runs, means, columns, title=title, pictures=[p.name for p in pictures])
+        number = sum(run.results.get(accuracy) is not None for run in finished)
+        note = f"Pictures: {_ACCURACIES[accuracy]}, of {number} of {len(finished)} finished runs."
+    parts = _markdown(runs, means, columns, f"# {title}")
+    parts += [note, *(f"![{file.stem}]({file.name})" for file in pictures), *_not_well(runs)]
+    text = "\n\n".join(parts) + "\n"
     write_atomically(output / "report.md", text)
     write_atomically(output / "report.csv", csv_table(runs, columns))
     return [output / "report.md", output / "report.csv", *pictures]
 
 
 def _markdown(
-    runs: Sequence[Run],
-    means: Sequence[Mean],
-    columns: Columns,
-    *,
-    title: str,
-    pictures: Sequence[str],
-) -> str:
-    parts = [f"# {title}", _counts(runs), markdown_table(rows_of(runs, columns))]
+    runs: Sequence[Run], means: Sequence[Mean], columns: Columns, title: str
+) -> list[str]:
+    parts = [title, _counts(runs), markdown_table(rows_of(runs, columns))]
     parts.append(
         "Accuracies are top-1 in %, of the last step: the kNN monitor's on training images, the "
         "others on test images. MB are 2^20 bytes, up and down, over the steps done. `-`: not "
@@ -233,14 +239,14 @@ def _markdown(
             "Finished runs that differ in the seed alone: mean +- standard deviation of a sample.",
             markdown_table(mean_rows(means, columns)),
         ]
-    parts += [f"![{name}]({name})" for name in pictures]
-    if not pictures:
-        parts.append("No pictures: no finished run has an accuracy.")
+    return parts
+
+
+def _not_well(runs: Sequence[Run]) -> list[str]:
     failed = [f"- {run.name}: {_first_line(run.message)}" for run in runs if run.status == "failed"]
-    parts += ["## Failed\n", "\n".join(failed)] if failed else []
     problems = [f"- {problem}" for run in runs for problem in run.problems]
-    parts += ["## Not read\n", "\n".join(problems)] if problems else []
-    return "\n\n".join(parts) + "\n"
+    parts = ["## Failed", "\n".join(failed)] if failed else []
+    return parts + (["## Not read", "\n".join(problems)] if problems else [])
 
 
 def _counts(runs: Sequence[Run]) -> str:
@@ -248,7 +254,8 @@ def _counts(runs: Sequence[Run]) -> str:
         status: sum(run.status == status for run in runs)
         for status in ("finished", "interrupted", "failed")
     }
-    return f"{len(runs)} runs: " + ", ".join(f"{n} {status}" for status, n in number.items()) + "."
+    runs_in_words = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    return f"{runs_in_words}: " + ", ".join(f"{n} {status}" for status, n in number.items()) + "."
 
 
 def _first_line(message: str) -> str:

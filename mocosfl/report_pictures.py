@@ -6,6 +6,7 @@ central method has no clients and no traffic, a whole network no cut.
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from mocosfl.report_runs import Mean, Run
 
@@ -28,6 +29,7 @@ _MARKS = ("o", "s", "^", "D", "v", "P")
 _MEGABYTE = 2**20  # the papers' unit
 _LOG_FROM = 8  # largest over smallest number of clients from which the axis is logarithmic
 _MAX_TICKS = 12
+_NARROW = 4  # largest over smallest bytes below which the axis is marked by hand
 
 
 class Point(NamedTuple):
@@ -39,6 +41,15 @@ class Point(NamedTuple):
     x: float | None  # None: no place on the axis
     y: float  # fraction
     deviation: float  # NaN of a single run
+
+
+class Style(NamedTuple):
+    """How a line is drawn."""
+
+    colour: str
+    mark: str
+    dashes: str
+    across: tuple[int, tuple[int, ...]]  # dashes of a line across the panel
 
 
 class Picture(NamedTuple):
@@ -137,11 +148,12 @@ def _draw(points: Sequence[Point], picture: Picture, label: str, path: Path) -> 
     panels = sorted({point.panel for point in points})
     # What is the same everywhere need not be said in every line of the legend.
     points = _without_shared_words(points)
-    colours = sorted({point.colour for point in points})
+    colours = sorted({point.colour for point in points}, key=_natural)
     marks = sorted({point.mark for point in points})
     lines = [(c, m) for c in colours for m in marks if (c, m) in {p[1:3] for p in points}]
+    styles = {line: _style(line, colours, marks) for line in lines}
     width = _PANEL_INCHES[0] * len(panels)
-    longest = max(len(f"{colour}, {mark}") for colour, mark in lines)
+    longest = max(len(_name(line, marks)) for line in lines)
     columns = max(1, int(width * _CHARACTERS_PER_INCH // (longest + 8)))
     rows = -(-len(lines) // columns)
     figure = Figure(
@@ -150,18 +162,31 @@ def _draw(points: Sequence[Point], picture: Picture, label: str, path: Path) -> 
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
         shown = [point for point in points if point.panel == panel]
-        for line in lines:
+        for line, style in styles.items():
             own = [point for point in shown if point[1:3] == line]
-            _draw_line(axes, own, picture.joined, *_style(line, colours, marks))
+            _draw_line(axes, own, picture.joined, style)
         axes.set(title=panel, xlabel=picture.label)
         _ticks(axes, picture, [point.x for point in shown if point.x is not None])
     grid[0].set_ylabel(label)
-    handles = [_handle(line, colours, marks) for line in lines]
+    placed = {point[1:3] for point in points if point.x is not None}
+    handles = [
+        _handle(_name(line, marks), styles[line], line in placed, picture.joined) for line in lines
+    ]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
     )
     figure.suptitle(picture.title)
     figure.savefig(path)
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Return a key that puts 20 clients before 100."""
+    parts = re.split(r"(\d+)", text.replace(",", ""))
+    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+
+
+def _name(line: tuple[str, str], marks: Sequence[str]) -> str:
+    return f"{line[0]}, {line[1]}" if len(marks) > 1 else line[0]
 
 
 def _without_shared_words(points: Sequence[Point]) -> list[Point]:
@@ -173,18 +198,18 @@ def _without_shared_words(points: Sequence[Point]) -> list[Point]:
     ]
 
 
-def _style(
-    line: tuple[str, str], colours: Sequence[str], marks: Sequence[str]
-) -> tuple[str, str, str]:
-    """Return colour, mark and line of what a legend calls one line."""
+def _style(line: tuple[str, str], colours: Sequence[str], marks: Sequence[str]) -> Style:
     colour, mark = colours.index(line[0]), marks.index(line[1])
-    dashes = ("-", "-.", ":")[(mark + colour // len(_COLOURS)) % 3]
-    return _COLOURS[colour % len(_COLOURS)], _MARKS[mark % len(_MARKS)], dashes
+    return Style(
+        colour=_COLOURS[colour % len(_COLOURS)],
+        # Where colours come again, the marks are others.
+        mark=_MARKS[(mark + 2 * (colour // len(_COLOURS))) % len(_MARKS)],
+        dashes=("-", "-.", ":")[mark % 3],
+        across=((0, (7, 3)), (0, (2, 2)), (0, (7, 2, 2, 2)))[mark % 3],
+    )
 
 
-def _draw_line(
-    axes: Axes, points: Sequence[Point], joined: bool, colour: str, mark: str, dashes: str
-) -> None:
+def _draw_line(axes: Axes, points: Sequence[Point], joined: bool, style: Style) -> None:
     placed = sorted((p.x, p.y, p.deviation) for p in points if p.x is not None)
     if placed:
         xs, ys, deviations = zip(*placed, strict=True)
@@ -193,25 +218,28 @@ def _draw_line(
             xs,
             [100 * y for y in ys],
             yerr=bars if any(bars) else None,
-            color=colour,
-            marker=mark,
-            linestyle=dashes if joined else "none",
+            color=style.colour,
+            marker=style.mark,
+            linestyle=style.dashes if joined else "none",
             markersize=5,
             linewidth=1.3,
             capsize=3,
         )
     for point in points:
         if point.x is None:
-            axes.axhline(100 * point.y, color=colour, linestyle=(0, (6, 3)), linewidth=1.1)
+            axes.axhline(100 * point.y, color=style.colour, linestyle=style.across, linewidth=1.1)
             if not math.isnan(point.deviation):
                 low, high = point.y - point.deviation, point.y + point.deviation
-                axes.axhspan(100 * low, 100 * high, color=colour, alpha=0.12, linewidth=0)
+                axes.axhspan(100 * low, 100 * high, color=style.colour, alpha=0.12, linewidth=0)
 
 
-def _handle(line: tuple[str, str], colours: Sequence[str], marks: Sequence[str]) -> Line2D:
-    colour, mark, dashes = _style(line, colours, marks)
-    label = f"{line[0]}, {line[1]}"
-    return Line2D([], [], color=colour, marker=mark, linestyle=dashes, markersize=5, label=label)
+def _handle(name: str, style: Style, placed: bool, joined: bool) -> Line2D:
+    line = Line2D([], [], color=style.colour, markersize=5, label=name)
+    if placed:
+        line.set(linestyle=style.dashes if joined else "none", marker=style.mark)
+    else:
+        line.set(linestyle=style.across)
+    return line
 
 
 def _ticks(axes: Axes, picture: Picture, values: Sequence[float]) -> None:
@@ -223,13 +251,18 @@ def _ticks(axes: Axes, picture: Picture, values: Sequence[float]) -> None:
         axes.set_xticks([])
         return
     places = sorted(set(values))
-    wide = places[-1] / places[0] >= _LOG_FROM
-    if not picture.joined or (picture.hidden == "clients" and wide):
+    low, high = places[0], places[-1]
+    if not picture.joined or (picture.hidden == "clients" and high / low >= _LOG_FROM):
         axes.set_xscale("log")
     if picture.joined and len(places) <= _MAX_TICKS:
         axes.xaxis.set_major_locator(FixedLocator(places))
-        axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    if len(places) == 1:  # a place alone would be scaled to nothing
-        axes.set_xlim(places[0] * 0.5, places[0] * 2)
+    elif not picture.joined and high / low < _NARROW:
+        # A logarithmic axis may have no round number here.
+        axes.xaxis.set_major_locator(FixedLocator([low, high] if high / low > 1.5 else [low]))
+        axes.set_xlim(low / 2, high * 2)
+    elif not picture.joined and high / low < 1000:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    if len(places) == 1 and picture.joined:  # a place alone would be scaled to nothing
+        axes.set_xlim(low * 0.5, low * 1.5)

@@ -135,6 +135,7 @@ def read_run(folder: Path, root: Path) -> Run:
         root: of the report; the run is named by its place below it.
     """
     run, problems = RunFolder(folder), list[str]()
+    name = root.resolve().name if folder == root else str(folder.relative_to(root))
     finished = _attempt(_read_json, run.finished, problems)
     overhead = _attempt(_read_json, run.overhead, problems)
     probe = _attempt(_read_json, run.probe / "results.json", problems)
@@ -144,17 +145,17 @@ def read_run(folder: Path, root: Path) -> Run:
     steps = finished.get("step", overhead.get("num_steps", _after(curves.get("step"))))
     if probe.get("encoder_step", steps) != steps:
         problems.append(
-            f"{run.probe}: is of step {probe['encoder_step']}, the run has done {steps}"
+            f"{run.probe.name}/: is of step {probe['encoder_step']}, the run has done {steps}"
         )
     try:
         results = _results(probe, overhead, curves)
     except (AttributeError, KeyError, TypeError) as error:
         results = {}
-        problems.append(f"{folder}: results not of the form that mocosfl writes ({error!r})")
+        problems.append(f"results are not of the form that mocosfl writes ({error!r})")
     done = bool(finished) or (planned is not None and overhead.get("num_steps", -1) >= planned)
     failed = run.failed.is_file()
     return Run(
-        name=root.resolve().name if folder == root else str(folder.relative_to(root)),
+        name=name,
         folder=folder,
         settings=settings,
         status="failed" if failed else "finished" if done else "interrupted",
@@ -162,7 +163,7 @@ def read_run(folder: Path, root: Path) -> Run:
         steps=steps,
         planned_steps=planned,
         results=results,
-        problems=tuple(problems),
+        problems=tuple(f"{name}: {problem}" for problem in problems),
     )
 
 
@@ -175,7 +176,7 @@ def _attempt(
     try:
         return read(path)
     except (ValueError, OSError) as error:
-        problems.append(f"{path}: {error}")
+        problems.append(f"{path.name} is {error}")
         return {}
 
 
