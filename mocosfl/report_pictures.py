@@ -20,6 +20,7 @@ from mocosfl.report_runs import Mean, Run
 
 _DOTS_PER_INCH = 110
 _PANEL_INCHES = (5.4, 3.9)  # width, height
+_MIN_INCHES = 7.5  # width of a picture, so that a legend has room
 _CHARACTERS_PER_INCH = 12.0  # of a legend
 _COLOURS = (
     "#3569a8", "#e08a2c", "#4a9b62", "#a2508f", "#7a7a7a", "#c1443c", "#3aa6a6", "#8a6d3b",
@@ -59,7 +60,7 @@ class Picture(NamedTuple):
     title: str
     label: str  # of the x axis
     x: Callable[[Run], float | None]
-    hidden: str  # the setting that the x axis shows
+    hidden: tuple[str, ...]  # settings that its lines do not tell apart
     joined: bool  # whether points of a line are joined
 
 
@@ -107,13 +108,31 @@ def _is_central(run: Run) -> bool:
 
 
 _PICTURES = (
-    Picture("accuracy_clients.png", "Accuracy against clients", "clients", _clients, "clients",
-            True),
-    Picture("accuracy_cut.png", "Accuracy against the cut",
-            "cut layer (units on the client)", _cut, "cut", True),
-    Picture("accuracy_bytes.png", "Accuracy against traffic",
-            "MB a client, up and down, whole run", _megabytes, "", False),
-)  # fmt: skip
+    Picture(
+        file="accuracy_clients.png",
+        title="Accuracy against clients",
+        label="clients",
+        x=_clients,
+        hidden=("clients",),
+        joined=True,
+    ),
+    Picture(
+        file="accuracy_cut.png",
+        title="Accuracy against the cut",
+        label="cut layer (units on the client)",
+        x=_cut,
+        hidden=("cut",),
+        joined=True,
+    ),
+    Picture(
+        file="accuracy_bytes.png",
+        title="Accuracy against traffic",
+        label="MB a client, up and down, whole run",
+        x=_megabytes,
+        hidden=("clients", "cut"),
+        joined=False,
+    ),
+)
 
 
 def _point(mean: Mean, accuracy: str, keys: Sequence[str], picture: Picture) -> Point | None:
@@ -122,9 +141,9 @@ def _point(mean: Mean, accuracy: str, keys: Sequence[str], picture: Picture) -> 
         return None
     base = run.base()
     parts = [str(base["method"])]
-    if picture.hidden != "clients" and not _is_central(run):
+    if "clients" not in picture.hidden and not _is_central(run):
         parts.append(f"{base['clients']:,} clients")
-    if picture.hidden != "cut" and base["cut"] != "whole":
+    if "cut" not in picture.hidden and base["cut"] != "whole":
         parts.append(f"cut {base['cut']}")
     elif run.settings.get("split.bottleneck_channels") is not None:
         parts.append(str(base["cut"]).partition(" ")[2])
@@ -152,7 +171,7 @@ def _draw(points: Sequence[Point], picture: Picture, label: str, path: Path) -> 
     marks = sorted({point.mark for point in points})
     lines = [(c, m) for c in colours for m in marks if (c, m) in {p[1:3] for p in points}]
     styles = {line: _style(line, colours, marks) for line in lines}
-    width = _PANEL_INCHES[0] * len(panels)
+    width = max(_MIN_INCHES, _PANEL_INCHES[0] * len(panels))
     longest = max(len(_name(line, marks)) for line in lines)
     columns = max(1, int(width * _CHARACTERS_PER_INCH // (longest + 8)))
     rows = -(-len(lines) // columns)
@@ -252,7 +271,7 @@ def _ticks(axes: Axes, picture: Picture, values: Sequence[float]) -> None:
         return
     places = sorted(set(values))
     low, high = places[0], places[-1]
-    if not picture.joined or (picture.hidden == "clients" and high / low >= _LOG_FROM):
+    if not picture.joined or (picture.hidden == ("clients",) and high / low >= _LOG_FROM):
         axes.set_xscale("log")
     if picture.joined and len(places) <= _MAX_TICKS:
         axes.xaxis.set_major_locator(FixedLocator(places))
