@@ -1,6 +1,7 @@
 """What a configuration costs, without training: `python -m mocosfl.overhead --help`."""
 
 import argparse
+import copy
 import sys
 from pathlib import Path
 from typing import cast
@@ -45,7 +46,10 @@ def main(arguments: list[str]) -> None:
         from mocosfl.validate import validate
 
         config = composed(chosen.overrides)
-        validate(config)
+        checked = copy.deepcopy(config)
+        if checked.trainer.accelerator == "gpu":
+            checked.trainer.accelerator = "auto"  # figures of a GPU's run need none here
+        validate(checked)
         cohort = find_cohort(config)
         overhead = compute_overhead(config, cohort.counts, images_from=cohort.source)
         print(describe_overhead(config, overhead))
