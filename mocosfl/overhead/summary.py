@@ -253,7 +253,9 @@ def _client_lines(client: ClientOverhead) -> list[tuple[str, str]]:
 def paper_megabytes(sent: Traffic) -> str:
     """Return a row of the paper's table 1: weights + smashed data, MB; what is 0 is left out."""
     parts = [part / MEGABYTE for part in (sent.paper_weights, sent.paper_smashed) if part]
-    return " + ".join(f"{part:.1f}".removesuffix(".0") for part in parts) or "0"
+    # One decimal as in the paper, two digits where that would be 0.0.
+    texts = [f"{part:.1f}".removesuffix(".0") if part >= 0.1 else f"{part:.2g}" for part in parts]
+    return " + ".join(texts) or "0"
 
 
 def _mb(num_bytes: float) -> str:
