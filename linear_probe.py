@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import OmegaConf
 
-from mocosfl.config import ProbeConfig
+from mocosfl.config import ProbeConfig, check_writable
 from mocosfl.manners import setup_logging, user_errors
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def main(config: ProbeConfig) -> None:
             )
         validate_probe(config)
         encoder, folder, run = _choose(config)
+        check_writable(folder)  # before anything is said of the encoder
         print(f"encoder: {encoder.source}, {encoder.step:,} training steps", flush=True)
         report = probe_into(folder, encoder, config)
         print(table(report))
