@@ -20,13 +20,8 @@ def main(config: ProbeConfig) -> None:
     setup_logging()
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
-        from mocosfl.evaluation.report import (
-            dataset_of,
-            probe_encoder,
-            summary,
-            table,
-            write_report,
-        )
+        from mocosfl.evaluation.report import summary, table
+        from mocosfl.evaluation.run_probes import probe_into
         from mocosfl.loggers import log_to_wandb
         from mocosfl.validate import validate_probe
 
@@ -36,11 +31,9 @@ def main(config: ProbeConfig) -> None:
             )
         validate_probe(config)
         encoder, folder, run = _choose(config)
-        check_writable(folder)  # before minutes of work
-        dataset = dataset_of(encoder, config.data_dir)
+        check_writable(folder)  # before anything is said of the encoder
         print(f"encoder: {encoder.source}, {encoder.step:,} training steps", flush=True)
-        report = probe_encoder(encoder, dataset, config)
-        write_report(encoder, report, dataset.classes, folder)
+        report = probe_into(folder, encoder, config)
         print(table(report))
         print(f"features {report.feature_seconds:.1f} s, all probes {report.probe_seconds:.1f} s")
         print(f"no weight of the encoder changed (SHA-256 {report.fingerprint[:16]}...)")
@@ -66,7 +59,7 @@ def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     file = find_checkpoint(path, config.which)
     run = RunFolder(path if path.is_dir() else path.parent.parent)
     if run.config.is_file():
-        folder = run.path / ("probe_best" if file == run.best else "probe")
+        folder = run.path / ("probe_best" if file == run.best else run.probe.name)
         return load_encoder(file), Path(config.output_dir or folder), run
     if config.output_dir is None:
         raise ValueError(f"checkpoint={path}: is in no run folder; say where to write, output_dir=")

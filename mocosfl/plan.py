@@ -7,25 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from mocosfl.build import (
-    batch_sizes,
-    build_projector,
-    build_split,
-    keys_per_row,
-    pool_size,
-)
-from mocosfl.config import ClientState, Config, Symmetric
+from mocosfl.build import batch_sizes, keys_per_row, pool_size
+from mocosfl.config import Averaging, ClientState, Config, PartitionKind
 from mocosfl.data.round_plan import steps_per_round, sync_steps
-
-PARAMETER_BYTES = {"fp32": 4, "bf16": 4, "fp64": 8}  # bf16 is autocast: weights stay fp32
-ACTIVATION_BYTES = {"fp32": 4, "bf16": 2, "fp64": 8}
+from mocosfl.overhead.network import build_network, client_kinds, num_parameters
+from mocosfl.overhead.traffic import WEIGHT_BYTES, is_central, rates
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Figures of a run; bytes are of one client that takes part in a round."""
+    """Figures of a run; bytes are of one client that takes part in a round.
+
+    Where clients differ in their batch, rows and keys are what the mean pool brings, and the bytes
+    are those of the poor.
+    """
 
     pool_size: int  # P
     steps_per_round: int  # S
@@ -34,10 +30,10 @@ class Plan:
     keys_per_step: int
     syncs_per_round: int
     num_syncs: int
-    smashed_shape: tuple[int, int, int]
-    head_parameters: int
-    trunk_parameters: int
-    projector_parameters: int
+    smashed_shape: tuple[int, int, int] | None  # None: the whole network is on the client
+    head_parameters: int  # of the backbone on the client
+    trunk_parameters: int  # of the backbone on the server
+    projector_parameters: int  # with labels: of the classifier
     up_bytes: int
     down_bytes: int
     bank_bytes: int  # memory of the client bank once every client has taken part
@@ -51,48 +47,32 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
         config: a valid configuration.
         counts: (N,) images of each client.
     """
-    with torch.device("meta"):
-        split = build_split(config)
-        projector = build_projector(config, split)
-    head, trunk, project = (
-        sum(p.numel() for p in part.parameters()) for part in (split.head, split.trunk, projector)
-    )
-    clients, pool = config.clients, pool_size(config)
-    steps = steps_per_round(
-        counts, batch_sizes(config), local_epochs=config.method.local_epochs
-    )
+    network = build_network(config)
+    head, trunk, project = (num_parameters(part) for part in network[:3])
+    if network.smashed_shape is None:
+        head, trunk = head + trunk, 0
+    clients, pool, sizes = config.clients, pool_size(config), batch_sizes(config)
+    steps = steps_per_round(counts, sizes, local_epochs=config.method.local_epochs)
     syncs = int(sync_steps(steps, clients.syncs_per_round).sum())
-    up, down = _traffic(config, steps, syncs=syncs, head=head, smashed=split.smashed_shape)
+    rows = round(pool * float(sizes.mean()))
+    rate = rates(config, network, clients.batch_size)
     return Plan(
         pool_size=pool,
         steps_per_round=steps,
         num_steps=steps * clients.num_rounds,
-        rows_per_step=pool * clients.batch_size,
-        keys_per_step=pool * clients.batch_size * keys_per_row(config),
+        rows_per_step=rows,
+        keys_per_step=0 if config.method.supervised else rows * keys_per_row(config),
         syncs_per_round=syncs,
         num_syncs=syncs * clients.num_rounds,
-        smashed_shape=split.smashed_shape,
+        smashed_shape=network.smashed_shape,
         head_parameters=head,
         trunk_parameters=trunk,
         projector_parameters=project,
-        up_bytes=up,
-        down_bytes=down,
-        bank_bytes=_bank_bytes(config, head),
+        up_bytes=steps * rate.step_up + syncs * rate.sync,
+        down_bytes=steps * rate.step_down + syncs * rate.sync,
+        bank_bytes=_bank_bytes(config, num_parameters(network.client)),
         images_per_client=(int(counts.min()), float(counts.mean()), int(counts.max())),
     )
-
-
-def _traffic(
-    config: Config, steps: int, *, syncs: int, head: int, smashed: tuple[int, int, int]
-) -> tuple[int, int]:
-    """Return bytes up and down of a client in a round: smashed data and weights."""
-    passes = 2 if config.moco.symmetric is Symmetric.full else 1  # both views through both heads
-    images = steps * config.clients.batch_size * passes
-    latent = images * int(np.prod(smashed)) * ACTIVATION_BYTES[config.trainer.precision]
-    frozen = config.optimizer.client_lr == 0
-    copies = 2 if config.method.align_momentum else 1
-    weights = 0 if frozen else syncs * copies * head * PARAMETER_BYTES[config.trainer.precision]
-    return 2 * latent + weights, (0 if frozen else latent) + weights
 
 
 def _bank_bytes(config: Config, head: int) -> int:
@@ -103,52 +83,99 @@ def _bank_bytes(config: Config, head: int) -> int:
     trained = config.optimizer.client_lr > 0
     momentum = rows if trained and not config.method.align_momentum else 1
     sgd = rows if trained and config.optimizer.momentum > 0 else 1
-    # The online head is one for all: a sync ends each round.
-    return (1 + momentum + sgd) * head * PARAMETER_BYTES[config.trainer.precision]
+    # The online head is one for all, as a sync ends each round, unless clients keep a part.
+    apart = trained and config.averaging.kind is Averaging.divergence_aware
+    online = rows if apart else 1
+    return (online + momentum + sgd) * head * WEIGHT_BYTES[config.trainer.precision]
 
 
 def describe(config: Config, plan: Plan) -> str:
     """Return the plan as text for the terminal and `plan.txt`."""
     c, least = config.clients, plan.images_per_client
-    smashed = " x ".join(map(str, plan.smashed_shape))
-    pair = config.split.bottleneck_channels
-    cut = f"cut {config.split.cut_layer}" + (
-        f", bottleneck C{pair}S{config.split.bottleneck_stride}" if pair else ""
-    )
     max_steps = config.trainer.max_steps
     capped = f", stopping after {max_steps:,}" if 0 < max_steps < plan.num_steps else ""
+    last = "classifier" if config.method.supervised else "projector"
     lines = [
         ("method", f"{config.method.name} on {config.dataset.name}, seed {config.seed}"),
-        ("network", f"{config.backbone.name}, width {config.backbone.width}, {cut}"),
+        ("network", f"{config.backbone.name}, width {config.backbone.width}, {_cut(config)}"),
         ("partition", _describe_partition(config)),
         ("clients", f"{c.num_clients:,}, pool of {plan.pool_size:,} a round "
                     f"({c.client_state.name})"),
         ("images a client", f"{least[0]:,} to {least[2]:,}, mean {least[1]:,.1f}"),
-        ("batch", f"{c.batch_size} a client, {plan.rows_per_step:,} rows a step on the server"),
+        ("batch", f"{_batches(config)}, {plan.rows_per_step:,} rows a step on the server"),
         ("queue", f"{config.moco.queue_length:,} keys, {plan.keys_per_step:,} new a step"),
         ("rounds", f"{c.num_rounds:,} of {plan.steps_per_round:,} steps = {plan.num_steps:,} steps"
                    + capped),
-        ("syncs", f"{plan.syncs_per_round:,} a round = {plan.num_syncs:,} sync events"),
-        ("smashed", f"{smashed} an image"),
+        ("syncs", f"{plan.syncs_per_round:,} a round = {plan.num_syncs:,} sync events"
+                  + _averaging(config)),
+        ("missing", f"each client misses a step with probability {c.dropout_probability}"),
+        ("saving", f"from round {config.saving.warmup_rounds} on, where the loss falls by less "
+                   f"than {config.saving.loss_threshold} nats"),
+        ("smashed", f"{' x '.join(map(str, plan.smashed_shape or ()))} an image"),
         ("parameters", f"head {plan.head_parameters:,}, trunk {plan.trunk_parameters:,}, "
-                       f"projector {plan.projector_parameters:,}"),
-        ("traffic", f"{megabytes(plan.up_bytes)} up, {megabytes(plan.down_bytes)} down "
-                    "a client and round"),
+                       f"{last} {plan.projector_parameters:,}"),
+        ("traffic", _describe_traffic(config, plan)),
         ("client bank", megabytes(plan.bank_bytes)),
     ]  # fmt: skip
-    return "\n".join(f"{name:<16} {text}" for name, text in lines)
+    # What there is not in a method has no line.
+    absent = {
+        "queue": config.method.supervised,
+        "smashed": plan.smashed_shape is None,
+        "syncs": is_central(config),
+        "missing": c.dropout_probability == 0,
+        "saving": not config.saving.enabled,
+    }
+    shown = [(name, text) for name, text in lines if not absent.get(name, False)]
+    return "\n".join(f"{name:<16} {text}" for name, text in shown)
+
+
+def _cut(config: Config) -> str:
+    split = config.split
+    if config.method.whole_network:
+        return "whole on each client"
+    pair = split.bottleneck_channels
+    bottleneck = f", bottleneck C{pair}S{split.bottleneck_stride}" if pair else ""
+    return f"cut {split.cut_layer}{bottleneck}"
+
+
+def _averaging(config: Config) -> str:
+    averaging = config.averaging
+    return {
+        Averaging.mean: "",
+        Averaging.by_images: ", averaged by images",
+        Averaging.divergence_aware: ", divergence-aware with strength "
+        f"{averaging.divergence_strength}",
+    }[averaging.kind]
+
+
+def _batches(config: Config) -> str:
+    kinds = client_kinds(config)
+    if len(kinds) == 1:
+        return f"{kinds[0].batch_size} a client"
+    return ", ".join(f"{kind.batch_size} each of {kind.number:,} {kind.name}" for kind in kinds)
+
+
+def _describe_traffic(config: Config, plan: Plan) -> str:
+    if is_central(config):
+        return "none, one machine holds all images"
+    return (
+        f"{megabytes(plan.up_bytes)} up, {megabytes(plan.down_bytes)} down a client and round"
+        + (" (a poor one)" if len(client_kinds(config)) > 1 else "")
+    )
 
 
 def _describe_partition(config: Config) -> str:
     p = config.partition
+    least = f"alpha {p.alpha}, at least {p.min_images} images a client"
     detail = {
-        "iid": "random equal parts",
-        "shards": f"{p.classes_per_client} of {config.dataset.num_classes} classes a client",
-        "dirichlet": f"alpha {p.alpha}, at least {p.min_images} images a client",
-        "quantity_skew": f"alpha {p.alpha}, at least {p.min_images} images a client",
-        "file": str(p.path),
+        PartitionKind.iid: "random equal parts",
+        PartitionKind.shards: f"{p.classes_per_client} of {config.dataset.num_classes} classes "
+        "a client",
+        PartitionKind.dirichlet: least,
+        PartitionKind.quantity_skew: least,
+        PartitionKind.file: f"as in {p.path}",
     }
-    return f"{p.kind.name}: {detail[p.kind.name]}"
+    return f"{p.kind.name}: {detail[p.kind]}"
 
 
 def megabytes(num_bytes: float) -> str:

@@ -80,6 +80,16 @@ class RunFolder:
         """The checkpoint with the best kNN monitor, weights only."""
         return self.path / "checkpoints" / "best.ckpt"
 
+    @property
+    def overhead(self) -> Path:
+        """Bytes, MACs and memory of a client, written at the end."""
+        return self.path / "overhead.json"
+
+    @property
+    def probe(self) -> Path:
+        """Folder of what the probes of the last checkpoint found."""
+        return self.path / "probe"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from running in this folder.

@@ -28,9 +28,12 @@ from mocosfl.checkpoint import check_same_run
 from mocosfl.config import Config
 from mocosfl.data.datamodule import FederatedData
 from mocosfl.data.partition import Partition
+from mocosfl.evaluation.report import table
+from mocosfl.evaluation.run_probes import probe_run
 from mocosfl.loggers import open_loggers
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
+from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
 from mocosfl.plan import Plan, describe, make_plan
 from mocosfl.run_folder import RunFolder, write_atomically
 from mocosfl.validate import validate
@@ -115,6 +118,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     data = FederatedData(config)
     plan = make_plan(config, data.partition.counts)
     _check_max_steps(config, plan)
+    _check_probe(config, data)
     log.info("the plan\n%s", describe(config, plan))
     if checkpoint is None:
         _write_start(config, folder, data, plan)
@@ -132,6 +136,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     finally:  # the curves of a run that was stopped by an alarm say why
         _draw_curves(config, folder)
+    _write_end(config, folder, data, module)
     _write_finish(folder, trainer.global_step, seconds=time.monotonic() - start)
     log.info("done: %s", folder.path)
     return module
@@ -211,6 +216,23 @@ def _check_max_steps(config: Config, plan: Plan) -> None:
         )
 
 
+def _check_probe(config: Config, data: FederatedData) -> None:
+    """Refuse before training what the probes would refuse after it."""
+    if not config.callbacks.probe_at_end:
+        return
+    if data.dataset.test is None:
+        raise ValueError(
+            f"callbacks.probe_at_end=true: {config.dataset.name} has no test images to probe with; "
+            "set it to false"
+        )
+    neighbors, num_training = config.callbacks.knn_num_neighbors, len(data.dataset.train.labels)
+    if neighbors > num_training:
+        raise ValueError(
+            f"callbacks.knn_num_neighbors={neighbors}: callbacks.probe_at_end=true asks for at "
+            f"most the {num_training} training images"
+        )
+
+
 def _check_partition(folder: RunFolder, data: FederatedData) -> None:
     """Compare what the clients hold now with what they held when the run began."""
     before = Partition.load(folder.partition)
@@ -273,3 +295,20 @@ def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
         std=list(config.dataset.std),
         path=folder.pictures / "views.png",
     )
+
+
+def _write_end(config: Config, folder: RunFolder, data: FederatedData, module: MocoSFL) -> None:
+    """Write what is known after the last step: the overhead and, where asked for, the probes."""
+    saving = module.saving
+    overhead = compute_overhead(
+        config,
+        data.partition.counts,
+        images_from="partition.json",
+        num_steps=module.global_step,
+        rounds_by_mode=None if saving is None else saving.num_rounds,
+    )
+    log.info("the overhead\n%s", describe_overhead(config, overhead))
+    write_atomically(folder.overhead, to_json(config, overhead))
+    if config.callbacks.probe_at_end:
+        report = probe_run(folder, config)
+        log.info("the probes\n%s", table(report))

@@ -89,6 +89,7 @@ def tiny_overrides(data_dir: Path) -> list[str]:
         "callbacks.knn_num_images=100",
         "callbacks.knn_num_neighbors=10",
         "callbacks.pictures=false",
+        "callbacks.measure_client_memory=false",
     ]
 
 
@@ -115,6 +116,7 @@ QUICK = [
     "callbacks.knn_num_images=60",
     "callbacks.knn_num_neighbors=5",
     "callbacks.pictures=false",
+    "callbacks.measure_client_memory=false",
 ]
 """Command line of a run of 21 steps in 1.5 s: 3 rounds of 7 steps of 6 clients with 2 images."""
 

@@ -179,5 +179,62 @@ def test_description_holds_the_figures_and_what_stops_early(compose: Compose):
     assert "stopping after" not in describe(compose(CIFAR), make_plan(compose(CIFAR), FIFTY_EACH))
 
 
+def test_whole_network_is_on_the_client(compose: Compose):
+    config = compose(["dataset=cifar10", "clients=20", "method=fl_moco"])
+    plan = make_plan(config, np.full(20, 2500))
+    assert (plan.smashed_shape, plan.trunk_parameters) == (None, 0)
+    assert plan.head_parameters == 11_176_512 - 9408 + 1728
+    weights = 4 * (plan.head_parameters + plan.projector_parameters)
+    assert plan.up_bytes == plan.down_bytes == plan.syncs_per_round * weights
+    text = describe(config, plan)
+    assert "whole on each client" in text
+    assert "smashed" not in text
+
+
+def test_central_training_sends_nothing(compose: Compose):
+    config = compose(["dataset=cifar10", "method=central_moco"])
+    plan = make_plan(config, np.array([50_000]))
+    assert (plan.num_steps, plan.up_bytes, plan.down_bytes) == (100_000, 0, 0)
+    text = describe(config, plan)
+    assert "none, one machine holds all images" in text
+    assert "syncs" not in text
+
+
+def test_labels_need_a_classifier_and_no_queue(compose: Compose):
+    config = compose(["dataset=cifar10", "clients=20", "method=sfl_supervised"])
+    plan = make_plan(config, np.full(20, 2500))
+    assert (plan.keys_per_step, plan.projector_parameters) == (0, 513 * 10)
+    text = describe(config, plan)
+    assert "classifier 5,130" in text
+    assert "queue" not in text
+
+
+def test_local_epochs_lengthen_a_round(compose: Compose):
+    config = changed(compose(["dataset=cifar10", "clients=20"]), {"method.local_epochs": 3})
+    assert make_plan(config, np.full(20, 2500)).steps_per_round == 3 * 500
+
+
+def test_rich_clients_bring_their_share_of_the_rows(compose: Compose):
+    config = compose(["dataset=cifar10", "clients=100", "heterogeneity=rich_poor"])
+    plan = make_plan(config, np.full(100, 500))
+    assert plan.rows_per_step == 20 * 16 + 80 * 1
+    assert plan.steps_per_round == 50_000 // 400
+    assert "16 each of 20 rich, 1 each of 80 poor, 400 rows a step" in describe(config, plan)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["partition=dirichlet"], "dirichlet: alpha 0.5, at least 1 images a client"),
+        (["partition.kind=quantity_skew"], "quantity_skew: alpha 0.5, at least 1 images a client"),
+        (["partition.kind=file", "partition.path=runs/a"], "file: as in runs/a"),
+    ],
+    ids=str,
+)
+def test_partition_is_described(compose: Compose, overrides: list[str], text: str):
+    config = compose(["dataset=cifar10", *overrides])
+    assert text in describe(config, make_plan(config, np.full(100, 500)))
+
+
 def test_megabytes_are_of_two_to_the_twentieth_bytes():
     assert megabytes(3 * 2**20) == "3.00 MB"

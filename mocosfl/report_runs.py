@@ -1,0 +1,277 @@
+"""Reading the runs of a sweep from their folders, without torch.
+
+A run is a folder with a config.yaml of ours, at any depth, or one that holds only why its job
+failed. What a run has not written is None.
+"""
+
+import csv
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from mocosfl.run_folder import RunFolder
+
+# Where a run writes and how it shows itself: checkpoint.FREE_KEYS, whose module imports torch, and
+# what else has no influence on the result.
+FREE_KEYS = (
+    "run_dir", "output_dir", "data_dir", "resume", "notes", "logger", "sweep_name",
+    "trainer.accelerator", "trainer.devices", "trainer.log_every_steps", "trainer.num_threads",
+    "trainer.view_block_images", "trainer.progress_bar", "dataset.path", "dataset.num_workers",
+    "dataset.download", "callbacks.checkpoint_every_steps", "callbacks.checkpoint_every_minutes",
+    "callbacks.pictures", "callbacks.measure_client_memory", "callbacks.probe_at_end",
+)  # fmt: skip
+_OUR_GROUPS = {"method", "dataset", "partition", "clients", "split", "seed"}
+
+PROBES = {
+    "linear": "linear",
+    "semi_10": "semi-supervised 10 %",
+    "semi_1": "semi-supervised 1 %",
+}
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run's folder tells; accuracies are fractions."""
+
+    name: str  # its folder, below the report's
+    folder: Path
+    settings: Settings  # full key -> value, without those of FREE_KEYS
+    status: str  # finished, interrupted or failed
+    message: str = ""  # why it failed
+    steps: int | None = None  # done
+    planned_steps: int | None = None
+    results: dict[str, float | None] = field(default_factory=dict)  # by the names of RESULTS
+    problems: tuple[str, ...] = ()  # files that could not be read
+
+    @property
+    def seed(self) -> int | None:
+        """The run's seed."""
+        return self.settings.get("seed")
+
+    def base(self) -> dict[str, Any]:
+        """Return what every table shows of a run's settings."""
+        get = self.settings.get
+        pair, cut = get("split.bottleneck_channels"), get("split.cut_layer")
+        cut = "whole" if cut is None and get("method.whole_network") else cut
+        if pair is not None and cut is not None:
+            cut = f"{cut} C{pair}S{get('split.bottleneck_stride')}"
+        return {
+            "method": get("method.name"),
+            "dataset": get("dataset.name"),
+            "partition": get("partition.kind"),
+            "clients": get("clients.num_clients"),
+            "cut": cut,
+        }
+
+
+RESULTS = {
+    "knn_monitor": "kNN monitor (training images)",
+    "knn": "kNN",
+    "linear": "linear",
+    "semi_10": "10 % labels",
+    "semi_1": "1 % labels",
+    "loss": "loss",
+    "true_bytes": "MB a client, true",
+    "paper_bytes": "MB a client, paper",
+}
+"""Names of what a run has reached, and their titles in a table."""
+
+
+def find_runs(root: Path) -> list[Run]:
+    """Read all runs in a folder, in the order of their names.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no run in it.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"folder={root}: no such folder; name the folder of a sweep or run")
+    runs = [read_run(folder, root) for folder in _run_folders(root)]
+    if not runs:
+        raise FileNotFoundError(
+            f"folder={root}: holds no run, no folder in it has a config.yaml of mocosfl; name the "
+            "folder that the sweep printed, one below multirun/"
+        )
+    return runs
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """Yield the runs in a folder; what a run itself contains (probes, W&B's files) is not one."""
+    run = RunFolder(folder)
+    if _may_be_ours(run.config) or run.failed.is_file():
+        yield folder
+        return
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+            yield from _run_folders(child)
+
+
+def _may_be_ours(config: Path) -> bool:
+    """Return whether a file is a configuration of ours, whole or damaged."""
+    if not config.is_file():
+        return False
+    try:
+        values = OmegaConf.load(config)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError):
+        return True  # damaged: `read_run` says so
+    return set(values) >= _OUR_GROUPS
+
+
+def read_run(folder: Path, root: Path) -> Run:
+    """Read one run.
+
+    Args:
+        folder: of the run.
+        root: of the report; the run is named by its place below it.
+    """
+    run, problems = RunFolder(folder), list[str]()
+    name = root.resolve().name if folder == root else str(folder.relative_to(root))
+    finished = _attempt(_read_json, run.finished, problems)
+    overhead = _attempt(_read_json, run.overhead, problems)
+    probe = _attempt(_read_json, run.probe / "results.json", problems)
+    curves = _attempt(_last_values, run.metrics, problems)
+    settings = _attempt(read_settings, run.config, problems)
+    planned = _planned_steps(run.plan)
+    steps = finished.get("step", overhead.get("num_steps", _after(curves.get("step"))))
+    if probe.get("encoder_step", steps) != steps:
+        problems.append(
+            f"{run.probe.name}/: is of step {probe['encoder_step']}, the run has done {steps}"
+        )
+    try:
+        results = _results(probe, overhead, curves)
+    except (AttributeError, KeyError, TypeError) as error:
+        results = {}
+        problems.append(f"results are not of the form that mocosfl writes ({error!r})")
+    done = bool(finished) or (planned is not None and overhead.get("num_steps", -1) >= planned)
+    failed = run.failed.is_file()
+    return Run(
+        name=name,
+        folder=folder,
+        settings=settings,
+        status="failed" if failed else "finished" if done else "interrupted",
+        message=run.failed.read_text(errors="replace").strip() if failed else "",
+        steps=steps,
+        planned_steps=planned,
+        results=results,
+        problems=tuple(f"{name}: {problem}" for problem in problems),
+    )
+
+
+def _attempt(
+    read: Callable[[Path], dict[str, Any]], path: Path, problems: list[str]
+) -> dict[str, Any]:
+    """Read a file, {} without one; a damaged one is noted, and the others are still read."""
+    if not path.is_file():
+        return {}
+    try:
+        return read(path)
+    except (ValueError, OSError) as error:
+        problems.append(f"{path.name} is {error}")
+        return {}
+
+
+def read_settings(config: Path) -> Settings:
+    """Return a config.yaml as full key -> value, without FREE_KEYS.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"not readable ({type(error).__name__})") from error
+    flat = dict(_flat(values, ""))
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    }
+
+
+def _flat(values: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, dict):
+        yield where, values
+        return
+    for key, value in values.items():
+        yield from _flat(value, f"{where}.{key}" if where else str(key))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ValueError(f"not readable JSON ({type(error).__name__})") from error
+    if not isinstance(content, dict):
+        raise ValueError("not of the form that mocosfl writes")
+    return content
+
+
+def _planned_steps(plan: Path) -> int | None:
+    """Return the steps that a run is to do, as its plan.txt says."""
+    if not plan.is_file():
+        return None
+    text = plan.read_text(errors="replace")
+    found = re.search(r"^rounds .* = ([\d,]+) steps(?:, stopping after ([\d,]+))?$", text, re.M)
+    return int((found[2] or found[1]).replace(",", "")) if found else None
+
+
+def _last_values(metrics: Path) -> dict[str, float]:
+    """Return the newest value of each column of metrics.csv.
+
+    Raises:
+        ValueError: a value is not a number.
+    """
+    values: dict[str, float] = {}
+    with metrics.open(newline="", errors="replace") as file:
+        for row in csv.DictReader(file):
+            values.update({name: float(text) for name, text in row.items() if name and text})
+    return values
+
+
+def _after(step: float | None) -> int | None:
+    return None if step is None else int(step) + 1  # steps are counted from 0
+
+
+def _results(
+    probe: dict[str, Any], overhead: dict[str, Any], curves: dict[str, float]
+) -> dict[str, float | None]:
+    client = overhead.get("mean_client", {})
+    values: dict[str, float | None] = {
+        "knn_monitor": curves.get("val/knn_top1"),
+        "knn": probe.get("knn_top1"),
+        "loss": curves.get("train/loss"),
+        "paper_bytes": client.get("paper_bytes"),
+        "true_bytes": client["up_bytes"] + client["down_bytes"] if client else None,
+    }
+    for name, title in PROBES.items():
+        values[name] = probe.get("probes", {}).get(title, {}).get("final_top1")
+    return values
+
+
+class Mean(NamedTuple):
+    """Finished runs that differ in the seed alone."""
+
+    runs: list[Run]
+
+    def spread(self, name: str) -> tuple[float, float, int] | None:
+        """Return mean, standard deviation (of a sample; NaN of one) and number of a result."""
+        values = [v for run in self.runs if (v := run.results.get(name)) is not None]
+        if not values:
+            return None
+        deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+        return statistics.fmean(values), deviation, len(values)

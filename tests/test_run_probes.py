@@ -1,0 +1,77 @@
+"""Probes at the end of a run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Compose
+
+from mocosfl.evaluation import run_probes
+from mocosfl.evaluation.run_probes import default_probe_config, probe_run
+from mocosfl.run_folder import RunFolder
+from mocosfl.training import train
+
+
+@pytest.fixture
+def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = default_probe_config()
+    settings.num_epochs = 2
+    monkeypatch.setattr(run_probes, "default_probe_config", lambda: settings)
+
+
+def test_defaults_are_those_of_the_command():
+    config = default_probe_config()
+    assert (config.num_epochs, config.batch_size, config.learning_rate) == (100, 128, 1e-3)
+    assert config.label_fractions == [0.1, 0.01]
+
+
+def test_run_probes_its_last_checkpoint_where_asked_for(compose_quick: Compose, short_probes: None):
+    config = compose_quick(["trainer.max_steps=4", "callbacks.probe_at_end=true"])
+    folder = RunFolder(Path(config.run_dir))
+    train(config, folder, resume=False)
+    results = json.loads((folder.probe / "results.json").read_text())
+    assert results["encoder_step"] == 4
+    assert results["encoder"] == str(folder.last)
+    assert {"linear", "semi-supervised 10 %", "semi-supervised 1 %"} == set(results["probes"])
+
+
+def test_run_does_not_probe_unless_asked_for(quick_run: RunFolder):
+    assert not quick_run.probe.exists()
+
+
+def test_neighbours_are_as_many_as_the_monitors(
+    quick_run: RunFolder, tmp_path: Path, short_probes: None, monkeypatch: pytest.MonkeyPatch
+):
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(quick_run.path, folder.path)
+    asked, probe = [], run_probes.probe_encoder
+
+    def noted(encoder, dataset, config):  # type: ignore[no-untyped-def]
+        asked.append(config.knn_num_neighbors)
+        return probe(encoder, dataset, config)
+
+    monkeypatch.setattr(run_probes, "probe_encoder", noted)
+    probe_run(folder, folder.load_config())
+    assert asked == [5]
+
+
+def test_data_without_test_images_are_refused_before_training(
+    compose_quick: Compose, tmp_path: Path
+):
+    config = compose_quick(
+        ["callbacks.probe_at_end=true", "dataset.test_fraction=0", f"data_dir={tmp_path / 'data'}"]
+    )
+    folder = RunFolder(Path(config.run_dir))
+    with pytest.raises(ValueError, match=r"probe_at_end=true: digits has no test images"):
+        train(config, folder, resume=False)
+    assert not folder.config.exists()
+
+
+def test_too_many_neighbours_are_refused_before_training(compose_quick: Compose):
+    config = compose_quick(
+        ["callbacks.probe_at_end=true", "callbacks.knn_every_rounds=0",
+         "callbacks.knn_num_neighbors=5000"]
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"knn_num_neighbors=5000: callbacks\.probe_at_end"):
+        train(config, RunFolder(Path(config.run_dir)), resume=False)

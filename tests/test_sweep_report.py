@@ -1,0 +1,332 @@
+"""`python -m mocosfl.report`: tables, pictures and what is missing or damaged."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Compose
+from matplotlib.figure import Figure
+
+from mocosfl import checkpoint, report_runs
+from mocosfl.report import choose_accuracy, group_seeds, main, rows_of, varying
+from mocosfl.report_pictures import draw_accuracies
+from mocosfl.report_runs import Mean, Run, find_runs, read_run
+from mocosfl.run_folder import RunFolder
+
+MB = 2**20
+
+
+@pytest.fixture
+def write_run(compose: Compose) -> Any:
+    """Write what a run leaves, or a part of it."""
+
+    def write(
+        path: Path,
+        overrides: Sequence[str] = (),
+        *,
+        top1: float | None = 0.5,
+        monitor: float | None = 0.4,
+        megabytes: float | None = 30.0,
+        steps: int = 1000,
+        finished: bool = True,
+    ) -> RunFolder:
+        folder = RunFolder(path)
+        folder.save_config(compose([f"run_dir={path}", *overrides]))
+        folder.plan.write_text("rounds           2 of 500 steps = 1,000 steps\n")
+        knn = "" if monitor is None else monitor
+        folder.metrics.write_text(
+            f"step,train/loss,val/knn_top1\n0,9,0.1\n{steps - 1},3.25,{knn}\n{steps - 1},3.25,\n"
+        )
+        if megabytes is not None:
+            sent = {"up_bytes": megabytes * MB, "down_bytes": MB, "paper_bytes": 2.5 * MB}
+            folder.overhead.write_text(json.dumps({"num_steps": steps, "mean_client": sent}))
+        if finished:
+            folder.finished.write_text(json.dumps({"step": steps, "seconds": 9.0}))
+        if top1 is not None:
+            folder.probe.mkdir()
+            probes = {
+                "linear": {"final_top1": top1},
+                "semi-supervised 10 %": {"final_top1": top1 / 2},
+                "semi-supervised 1 %": {"final_top1": top1 / 4},
+            }
+            results = {"encoder_step": steps, "knn_top1": top1 + 0.01, "probes": probes}
+            (folder.probe / "results.json").write_text(json.dumps(results))
+        return folder
+
+    return write
+
+
+def test_run_is_read_whole(write_run: Any, tmp_path: Path):
+    folder = write_run(tmp_path / "a" / "b", ["clients=20", "method=monacosfl", "split=cut2_c4s2"])
+    run = read_run(folder.path, tmp_path)
+    assert (run.name, run.status, run.steps, run.planned_steps) == ("a/b", "finished", 1000, 1000)
+    assert run.base() == {
+        "method": "monacosfl", "dataset": "digits", "partition": "iid", "clients": 20,
+        "cut": "2 C4S2",
+    }  # fmt: skip
+    assert run.results == {
+        "knn_monitor": 0.4, "knn": 0.51, "linear": 0.5, "semi_10": 0.25, "semi_1": 0.125,
+        "loss": 3.25, "true_bytes": 31 * MB, "paper_bytes": 2.5 * MB,
+    }  # fmt: skip
+    assert run.problems == ()
+
+
+def test_real_run_is_read(quick_run: RunFolder):
+    run = read_run(quick_run.path, quick_run.path)
+    assert (run.steps, run.planned_steps) == (21, 21)
+    assert run.results["knn_monitor"] is not None
+    assert run.results["linear"] is None
+    overhead = json.loads(quick_run.overhead.read_text())["mean_client"]
+    assert run.results["true_bytes"] == overhead["up_bytes"] + overhead["down_bytes"]
+    assert run.settings["method.name"] == "mocosfl"
+
+
+def test_runs_are_found_at_any_depth_and_not_within_runs(write_run: Any, tmp_path: Path):
+    for place in ("b", "a/x/y", "a/z"):
+        folder = write_run(tmp_path / place)
+    inside = folder.path / "wandb" / "files"
+    inside.mkdir(parents=True)
+    (inside / "config.yaml").write_text(folder.config.read_text())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("model: another program's\n")
+    assert [run.name for run in find_runs(tmp_path)] == ["a/x/y", "a/z", "b"]
+
+
+def test_missing_values_are_dashes_and_empty_cells_never_zeros(write_run: Any, tmp_path: Path):
+    write_run(tmp_path / "r", top1=None, monitor=None, megabytes=None, finished=False, steps=300)
+    main([str(tmp_path)])
+    (line,) = [x for x in (tmp_path / "report.md").read_text().splitlines() if x[:4] == "| r "]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[6:8] == ["300 / 1,000", "interrupted"]
+    assert cells[8] == "10.00"  # the monitor's last value, of step 0
+    assert cells[9:] == ["-", "-", "-", "-", "3.2500", "-", "-"]
+    (row,) = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
+    assert (row["linear"], row["true_bytes"], row["status"]) == ("", "", "interrupted")
+
+
+def test_columns_are_what_varies(write_run: Any, tmp_path: Path):
+    for number, temperature in enumerate((0.1, 0.2)):
+        for method in ("mocosfl", "monacosfl"):
+            write_run(
+                tmp_path / f"{number}{method}",
+                [f"method={method}", f"moco.temperature={temperature}", f"notes=n{number}"],
+            )
+    runs = find_runs(tmp_path)
+    columns = varying(runs)
+    assert columns.shown == ["moco.temperature"]
+    assert columns.implied == ["method.align_momentum", "moco.symmetric"]  # go with the method
+    assert [row["moco.temperature"] for row in rows_of(runs, columns)] == ["0.1"] * 2 + ["0.2"] * 2
+
+
+def test_settings_that_differ_far_behind_are_told_apart(write_run: Any, tmp_path: Path):
+    for number in (1, 2):
+        overrides = [f"moco.temperature=0.1000000{number}", f"seed={number}"]
+        write_run(tmp_path / f"{number}", overrides)
+    runs = find_runs(tmp_path)
+    assert varying(runs).shown == ["moco.temperature", "seed"]
+    assert [len(mean.runs) for mean in group_seeds(runs)] == [1, 1]
+
+
+def test_settings_without_influence_are_no_columns():
+    ours = set(report_runs.FREE_KEYS)
+    assert set(checkpoint.FREE_KEYS) <= ours
+    assert "moco" not in ours
+
+
+def test_seeds_are_averaged(write_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for seed, top1 in ((1, 0.5), (2, 0.6), (3, 0.7)):
+        write_run(tmp_path / f"s{seed}", [f"seed={seed}"], top1=top1)
+    write_run(tmp_path / "s4", ["seed=4"], top1=0.1, steps=200, finished=False)
+    main([str(tmp_path)])
+    text = (tmp_path / "report.md").read_text()
+    _, second = text.split("## Over seeds")
+    assert "| 3 | 40.00 +- 0.00 | 61.00 +- 10.00 | 60.00 +- 10.00 |" in second  # not s4
+    assert "3 of 3 finished runs" in text
+    assert "4 runs: 3 finished, 1 interrupted, 0 failed." in capsys.readouterr().out
+
+
+def test_number_of_seeds_behind_a_mean_is_told_where_it_is_smaller(write_run: Any, tmp_path: Path):
+    for seed in (1, 2):
+        write_run(tmp_path / f"s{seed}", [f"seed={seed}"], top1=0.5 if seed == 1 else None)
+    main([str(tmp_path)])
+    second = (tmp_path / "report.md").read_text().split("## Over seeds")[1]
+    assert "| 50.00 (n = 1) |" in second
+
+
+def test_failed_job_is_named_with_its_reason(write_run: Any, tmp_path: Path):
+    write_run(tmp_path / "good")
+    write_run(tmp_path / "stopped", finished=False).failed.write_text("train/loss is NaN\nmore\n")
+    (tmp_path / "refused").mkdir()
+    (tmp_path / "refused" / "failed.txt").write_text("clients.batch_size=0: must be at least 1\n")
+    main([str(tmp_path)])
+    text = (tmp_path / "report.md").read_text()
+    assert "3 runs: 1 finished, 0 interrupted, 2 failed." in text
+    assert "- refused: clients.batch_size=0: must be at least 1" in text
+    assert "- stopped: train/loss is NaN\n" in text
+    assert "| refused | - | - | - | - | - | - / - | failed |" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("probe/results.json", '{"knn_top1": 0.'),
+        ("probe/results.json", "[1, 2]"),
+        ("probe/results.json", '{"probes": [1]}'),
+        ("overhead.json", "\x00"),
+        ("overhead.json", '{"mean_client": {"up_bytes": 1}}'),
+        ("metrics.csv", "step,train/loss\n1,abc\n"),
+        ("config.yaml", "a: [1"),
+        ("finished.json", "{"),
+    ],
+)
+def test_damaged_file_is_told_and_the_others_are_reported(
+    write_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: str
+):
+    write_run(tmp_path / "good")
+    write_run(tmp_path / "bad").path.joinpath(file).write_text(content)
+    main([str(tmp_path)])
+    assert "not read: bad: " in capsys.readouterr().out
+    text = (tmp_path / "report.md").read_text()
+    assert "| good | mocosfl |" in text
+    assert "| bad | " in text
+    assert str(tmp_path) not in text  # a report may be published
+
+
+def test_probes_of_an_earlier_step_are_noticed(write_run: Any, tmp_path: Path):
+    folder = write_run(tmp_path / "r")
+    folder.finished.write_text(json.dumps({"step": 2000, "seconds": 1.0}))
+    (problem,) = read_run(folder.path, tmp_path).problems
+    assert problem == "r: probe/: is of step 1000, the run has done 2000"
+
+
+def test_bytes_are_computed_where_their_file_is_missing(
+    quick_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = RunFolder(tmp_path / "copy")
+    folder.path.mkdir()
+    for file in (quick_run.config, quick_run.plan, quick_run.metrics, quick_run.partition):
+        (folder.path / file.name).write_bytes(file.read_bytes())
+    main([str(tmp_path)])
+    (row,) = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
+    sent = json.loads(quick_run.overhead.read_text())["mean_client"]
+    assert float(row["true_bytes"]) == pytest.approx(sent["up_bytes"] + sent["down_bytes"])
+    assert float(row["paper_bytes"]) == pytest.approx(sent["paper_bytes"])
+    assert "not read" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_folder_without_runs_is_refused(tmp_path: Path, name: str):
+    (tmp_path / "empty" / "below").mkdir(parents=True)
+    with pytest.raises(SystemExit, match=r"mocosfl: folder=.*(no such folder|holds no run)"):
+        main([str(tmp_path / name)])
+
+
+def test_output_goes_where_it_is_asked_to(write_run: Any, tmp_path: Path):
+    write_run(tmp_path / "sweep" / "r")
+    main([str(tmp_path / "sweep"), "--output", str(tmp_path / "out")])
+    files = {
+        "report.md", "report.csv", "accuracy_clients.png", "accuracy_cut.png",
+        "accuracy_bytes.png",
+    }  # fmt: skip
+    assert {file.name for file in (tmp_path / "out").iterdir()} == files
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["r"]
+
+
+def test_pictures_prefer_the_linear_probe_and_take_what_there_is(write_run: Any, tmp_path: Path):
+    assert choose_accuracy([]) is None
+    for number in range(5):
+        write_run(tmp_path / f"{number}", top1=0.5 if number < 3 else None)
+    runs = find_runs(tmp_path)
+    assert choose_accuracy(runs) == "linear"
+    assert choose_accuracy(runs[2:]) == "knn_monitor"  # 1 of 3 has been probed
+
+
+def _drawn(monkeypatch: pytest.MonkeyPatch, means: list[Mean], folder: Path) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
+    save = Figure.savefig
+
+    def keep(figure: Figure, path: Path, **more: Any) -> None:
+        figures[Path(path).name] = figure
+        save(figure, path, **more)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    draw_accuracies(means, "linear", label="linear, %", keys=[], folder=folder)
+    return figures
+
+
+def _run(method: str, partition: str, **settings: Any) -> Run:
+    top1, sent = settings.pop("top1"), settings.pop("sent")
+    values = {
+        "method.name": method, "dataset.name": "cifar10", "partition.kind": partition,
+        "clients.num_clients": settings.get("clients", 20), "split.cut_layer": settings["cut"],
+        "method.whole_network": settings["cut"] is None, "seed": settings.get("seed", 1),
+    }  # fmt: skip
+    results = {"linear": top1, "true_bytes": sent * MB}
+    return Run("r", Path(), values, "finished", results=results)
+
+
+def test_pictures_hold_each_accuracy_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    means = [
+        Mean([_run("mocosfl", "iid", cut=1, clients=20, top1=0.5, sent=100)]),
+        Mean([_run("mocosfl", "iid", cut=1, clients=200, top1=0.4, sent=10)]),
+        Mean([_run("fl_moco", "iid", cut=None, clients=20, top1=0.3, sent=900)]),
+        Mean([_run("central_moco", "iid", cut=None, clients=1, top1=0.8, sent=0)]),
+    ]
+    figures = _drawn(monkeypatch, means, tmp_path)
+    places = {}
+    for name, figure in figures.items():
+        (axes,) = figure.axes
+        lines = [line.get_xydata().tolist() for line in axes.lines]
+        places[name] = sorted(tuple(point) for line in lines for point in line)
+    across = [(0.0, 80.0), (1.0, 80.0)]  # in parts of the panel's width
+    assert places["accuracy_clients.png"] == [*across, (20.0, 30.0), (20.0, 50.0), (200.0, 40.0)]
+    assert places["accuracy_bytes.png"] == [*across, (10.0, 40.0), (100.0, 50.0), (900.0, 30.0)]
+    # Neither has a cut.
+    assert places["accuracy_cut.png"] == [
+        (0.0, 30.0), *across[:1], (1.0, 30.0), (1.0, 40.0), (1.0, 50.0), *across[1:],
+    ]  # fmt: skip
+    assert figures["accuracy_bytes.png"].axes[0].get_xscale() == "log"
+
+
+def test_error_bars_are_the_deviation_over_seeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    runs = [_run("mocosfl", "iid", cut=1, top1=t, sent=1, seed=i) for i, t in enumerate((0.4, 0.6))]
+    figure = _drawn(monkeypatch, [Mean(runs)], tmp_path)["accuracy_cut.png"]
+    (bars,) = figure.axes[0].collections
+    low, high = bars.get_paths()[0].vertices[:, 1]
+    assert (high - low) / 2 == pytest.approx(100 * 0.1 * 2**0.5)
+
+
+def test_nothing_in_the_pictures_overlaps_with_36_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    means = [
+        Mean([_run("a_method_with_a_long_name", partition, cut=cut, clients=clients,
+                   top1=0.5 + 0.001 * clients / cut, sent=clients)])
+        for clients in (100, 200, 1000)
+        for partition in ("iid", "shards", "dirichlet")
+        for cut in (1, 2, 6, 9)
+    ]  # fmt: skip
+    for figure in _drawn(monkeypatch, means, tmp_path).values():
+        width, height = figure.canvas.get_width_height()
+        (legend,) = figure.legends
+        box, axes_box = legend.get_window_extent(), figure.axes[0].get_tightbbox()
+        assert axes_box is not None
+        assert box.y1 <= axes_box.y0
+        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height
+        boxes = sorted(
+            (text.get_window_extent() for text in figure.axes[0].get_xticklabels()),
+            key=lambda box: box.x0,
+        )
+        shown = [box for box in boxes if box.width > 1]
+        assert all(a.x1 < b.x0 for a, b in pairwise(shown))
+
+
+def test_report_starts_without_torch():
+    code = "import sys; import mocosfl.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
