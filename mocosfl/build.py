@@ -182,6 +182,8 @@ def build_module(
         counts: (N,) images of each client, see `build_federation`.
         smashed_folder: where `saving=by_loss` keeps a round's smashed data.
     """
+    if config.averaging.kind is Averaging.by_images and counts is None:
+        raise ValueError("averaging.kind=by_images: needs the number of each client's images")
     optimizer = config.optimizer
     settings = OptimizerSettings(
         server_lr=optimizer.server_lr,

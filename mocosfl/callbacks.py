@@ -155,13 +155,14 @@ class Alarm(Callback):
         if output is None or (step % self.every_steps and not is_last_step(trainer)):
             return
         loss, std = float(output.loss), float(output.embedding_std)
+        server = pl_module.federation.server
         if not math.isfinite(loss):
             raise TrainingStopped(
                 f"the loss is {loss} at step {step}: training diverged in the last "
-                f"{self.every_steps} steps. Checkpoints hold the last good state. Lower "
-                "optimizer.server_lr and optimizer.client_lr, or raise moco.temperature"
+                f"{self.every_steps} steps. Checkpoints hold the last good state. "
+                f"{server.advice} (optimizer.server_lr, optimizer.client_lr)"
             )
-        passes = pl_module.federation.server.num_passes
+        passes = server.num_passes
         stuck = abs(loss - pl_module.uniform_loss) < passes * self.loss_margin
         # Not `std >= min_std`: a step of one row has no spread, and says nothing.
         if not (stuck or std < self.min_std):
@@ -172,10 +173,10 @@ class Alarm(Callback):
         lasted = step - self.suspicious_since
         if self.window_steps and lasted >= self.window_steps:
             raise TrainingStopped(
-                f"the embeddings have collapsed: for {lasted} steps the loss stays at {loss:.3f} "
-                f"(embeddings that tell nothing give {pl_module.uniform_loss:.3f}) and their "
-                f"spread at {std:.4f} (evenly spread: 1). Lower the learning rates, or raise "
-                "moco.temperature; callbacks.collapse_window_steps=0 turns this alarm off"
+                f"the network has collapsed: for {lasted} steps the loss stays at {loss:.3f} "
+                f"(outputs that tell nothing give {pl_module.uniform_loss:.3f}) and the spread of "
+                f"its outputs at {std:.4f} (evenly spread: 1). {server.advice}; "
+                "callbacks.collapse_window_steps=0 turns this alarm off"
             )
 
 

@@ -13,50 +13,10 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from mocosfl.averaging import Averager, Spread, divergences, mean_of_rows, spread
+from mocosfl.client_rows import ClientRows
 from mocosfl.ema import update_ema
 from mocosfl.folding import fold, fold_images, load_single, stacked_state, unfold_images
 from mocosfl.step import ClientGroup, rows_by_group
-
-
-class ClientRows:
-    """One tensor for each of N clients, stored once as long as all are equal.
-
-    A sync makes all clients equal, so with one at the end of each round the bank holds a single
-    online head, whatever N is.
-    """
-
-    def __init__(self, initial: Tensor, num_clients: int) -> None:
-        self.num_clients = num_clients
-        self.shared: Tensor | None = initial.detach().cpu().clone()
-        self.rows: Tensor | None = None
-
-    def gather(self, clients: Tensor) -> Tensor:
-        """Return the rows of some clients, (len(clients), ...)."""
-        if self.rows is not None:
-            return self.rows[clients]
-        assert self.shared is not None
-        return self.shared.expand(len(clients), *self.shared.shape)
-
-    def scatter(self, clients: Tensor, values: Tensor) -> None:
-        """Write the rows of some clients, values (len(clients), ...)."""
-        if self.rows is None:
-            assert self.shared is not None
-            # In the dtype of the values: a module may be turned to fp64 after it was built.
-            shared = self.shared.to(values.dtype)
-            self.rows = shared.expand(self.num_clients, *shared.shape).clone()
-            self.shared = None
-        self.rows[clients] = values.detach().to(self.rows)
-
-    def broadcast(self, value: Tensor) -> None:
-        """Give all clients the same tensor."""
-        self.shared, self.rows = value.detach().cpu().clone(), None
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory held."""
-        held = self.shared if self.rows is None else self.rows
-        assert held is not None
-        return held.nbytes
 
 
 class Smashed(NamedTuple):
@@ -171,8 +131,9 @@ class ClientPool(nn.Module):
         if places is None:
             yield
             return
-        missing = torch.ones(self.pool_size, dtype=torch.bool, device=places.device)
-        missing[places] = False
+        absent = torch.ones(self.pool_size, dtype=torch.bool, device=places.device)
+        absent[places] = False
+        missing = absent.nonzero()[:, 0]
         tensors = [p for module in (self.online, self.momentum) for p in module.parameters()]
         before = [p.detach()[missing] for p in tensors]
         buffers = [self._buffer(optimizer, p) for p in self.online.parameters()]
@@ -207,10 +168,12 @@ class ClientPool(nn.Module):
         weights = self.averager.weights(self.pool, places)
         heads = stacked_state(self.online)
         means = {name: mean_of_rows(stacked, weights) for name, stacked in heads.items()}
-        divergence = divergences(heads, means)
-        shares = self.averager.own_shares(self.pool, divergence)
-        if places is not None:
-            divergence = divergence[places]
+        if places is None:
+            places = torch.arange(self.pool_size, device=self.pool.device)
+        divergence = divergences(heads, means)[places]
+        shares = self.averager.own_shares(self.pool[places], divergence)
+        if shares is not None:  # who is not there keeps nothing, as clients outside the pool
+            shares = shares.new_zeros(self.pool_size).index_copy(0, places, shares)
         for name, stacked in heads.items():
             self._give(stacked, means[name], self._online_bank[name], shares)
         self._online_changed = shares is not None

@@ -175,6 +175,7 @@ class MocoSFL(pl.LightningModule):
         """Take back what is no tensor of a module."""
         if self.saving is not None:
             self.saving.load_state_dict(checkpoint["saving"])
+            self.saving.check_store(self.steps_per_round)
 
     @property
     def uniform_loss(self) -> float:

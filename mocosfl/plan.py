@@ -37,6 +37,7 @@ class Plan:
     up_bytes: int
     down_bytes: int
     bank_bytes: int  # memory of the client bank once every client has taken part
+    saving_bytes: int  # disk for a round's smashed data, where saving.enabled; else 0
     images_per_client: tuple[int, float, int]  # least, mean, most
 
 
@@ -71,8 +72,14 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
         up_bytes=steps * rate.step_up + syncs * rate.sync,
         down_bytes=steps * rate.step_down + syncs * rate.sync,
         bank_bytes=_bank_bytes(config, num_parameters(network.client)),
+        saving_bytes=_saving_bytes(config, steps * rows * rate.step_up / clients.batch_size),
         images_per_client=(int(counts.min()), float(counts.mean()), int(counts.max())),
     )
+
+
+def _saving_bytes(config: Config, sent_in_a_round: float) -> int:
+    """Return what `saving=by_loss` keeps of a round: all that the pool sends up."""
+    return round(sent_in_a_round) if config.saving.enabled else 0
 
 
 def _bank_bytes(config: Config, head: int) -> int:
@@ -81,7 +88,8 @@ def _bank_bytes(config: Config, head: int) -> int:
     own = everyone and clients.client_state is ClientState.bank
     rows = clients.num_clients if own else 1
     trained = config.optimizer.client_lr > 0
-    momentum = rows if trained and not config.method.align_momentum else 1
+    copied = trained and not config.method.align_momentum and not config.method.supervised
+    momentum = rows if copied else 1
     sgd = rows if trained and config.optimizer.momentum > 0 else 1
     # The online head is one for all, as a sync ends each round, unless clients keep a part.
     apart = trained and config.averaging.kind is Averaging.divergence_aware
@@ -103,14 +111,15 @@ def describe(config: Config, plan: Plan) -> str:
                     f"({c.client_state.name})"),
         ("images a client", f"{least[0]:,} to {least[2]:,}, mean {least[1]:,.1f}"),
         ("batch", f"{_batches(config)}, {plan.rows_per_step:,} rows a step on the server"),
-        ("queue", f"{config.moco.queue_length:,} keys, {plan.keys_per_step:,} new a step"),
+        ("queue", f"{_queues(config)}, {plan.keys_per_step:,} new a step"),
         ("rounds", f"{c.num_rounds:,} of {plan.steps_per_round:,} steps = {plan.num_steps:,} steps"
                    + capped),
         ("syncs", f"{plan.syncs_per_round:,} a round = {plan.num_syncs:,} sync events"
                   + _averaging(config)),
         ("missing", f"each client misses a step with probability {c.dropout_probability}"),
         ("saving", f"from round {config.saving.warmup_rounds} on, where the loss falls by less "
-                   f"than {config.saving.loss_threshold} nats"),
+                   f"than {config.saving.loss_threshold} nats; "
+                   f"{megabytes(plan.saving_bytes)} on disk for a round that is replayed"),
         ("smashed", f"{' x '.join(map(str, plan.smashed_shape or ()))} an image"),
         ("parameters", f"head {plan.head_parameters:,}, trunk {plan.trunk_parameters:,}, "
                        f"{last} {plan.projector_parameters:,}"),
@@ -136,6 +145,13 @@ def _cut(config: Config) -> str:
     pair = split.bottleneck_channels
     bottleneck = f", bottleneck C{pair}S{split.bottleneck_stride}" if pair else ""
     return f"cut {split.cut_layer}{bottleneck}"
+
+
+def _queues(config: Config) -> str:
+    number, length = config.clients.num_clients, config.moco.queue_length
+    if config.moco.feature_sharing or number == 1:
+        return f"{length:,} keys"
+    return f"{number:,} private ones of {length // number:,} keys"
 
 
 def _averaging(config: Config) -> str:

@@ -7,11 +7,12 @@
 A round follows on the one before it: when the mean loss fell by less than a threshold, one mode on
 (A to B, B to C, C stays), else back to A. The first rounds are A.
 
-Source: Li et al., MocoSFL, ICLR 2023, appendix (communication saving by loss). Heads that stand
+Source: Li et al., MocoSFL, ICLR 2023 (communication saving by loss). Heads that stand
 still do so in both copies, online and momentum. The replay shuffles steps and leaves each step's
 rows together, so that clients with private queues keep theirs.
 """
 
+import os
 import shutil
 from enum import Enum
 from pathlib import Path
@@ -77,7 +78,16 @@ class SmashedStore:
         }
         path = self._step(round_index, step)
         partial = path.with_name(f".{path.name}.partial")
-        torch.save(content, partial)
+        try:
+            with partial.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())  # a checkpoint will count on it
+        except (OSError, RuntimeError) as error:  # torch.save turns a full disk into the latter
+            raise ValueError(
+                f"saving.enabled=true: a step's smashed data can't be written to {path.parent} "
+                f"({error}); free space there, or use saving=off"
+            ) from error
         partial.replace(path)
 
     def read(self, round_index: int, step: int, device: torch.device) -> SmashedStep:
@@ -87,6 +97,20 @@ class SmashedStore:
         )
         groups = tuple(ClientGroup(places, size) for places, size in content["groups"])
         return SmashedStep(content["query"], content["key"], None, content["pool"], groups)
+
+    def check(self, round_index: int, num_steps: int) -> None:
+        """Check that the first steps of a round are there.
+
+        Raises:
+            FileNotFoundError: one is not.
+        """
+        for step in range(num_steps):
+            if not self._step(round_index, step).is_file():
+                raise FileNotFoundError(
+                    f"resume: the smashed data of round {round_index}, which saving=by_loss "
+                    f"replays, are not whole: {self._step(round_index, step)} is missing; put the "
+                    "folder back, or start a fresh run"
+                )
 
     def _round(self, round_index: int) -> Path:
         return self.folder / f"round_{round_index:06}"
@@ -134,6 +158,19 @@ class CommunicationSaving:
         if self.traffic is Traffic.uploads:
             self.store.begin(round_index, keep=self._checkpointed_round)
             self._stored_round = round_index
+
+    def check_store(self, num_steps: int) -> None:
+        """Check, when a run goes on, that the smashed data it counts on are there.
+
+        Args:
+            num_steps: S, steps of a round.
+
+        Raises:
+            FileNotFoundError: some are not.
+        """
+        if self.traffic is not Traffic.all and self._stored_round is not None:
+            stored = num_steps if self.traffic is Traffic.none else self._num_steps
+            self.store.check(self._stored_round, stored)
 
     def run(self, federation: Federation, step: Step, num_steps: int) -> ServerOutput:
         """Run a step of the round up to its loss.

@@ -101,6 +101,8 @@ class Server(nn.Module):
         self._enqueue(keys[::-1], parts)
         return ServerOutput(torch.stack(losses).sum(), accuracy, embedding_std(z))
 
+    advice = "Lower the learning rates, or raise moco.temperature"
+
     @property
     def num_passes(self) -> int:
         """Losses that are added up in a step."""
@@ -155,6 +157,7 @@ class SupervisedServer(nn.Module):
     """The server of the supervised baselines: trunk, classifier and cross-entropy."""
 
     num_passes = 1
+    advice = "Lower the learning rates"
 
     def __init__(self, trunk: nn.Module, classifier: nn.Module, num_classes: int) -> None:
         """Put the server together.

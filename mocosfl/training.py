@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from mocosfl.loggers import open_loggers
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
-from mocosfl.plan import Plan, describe, make_plan
+from mocosfl.plan import Plan, describe, make_plan, megabytes
 from mocosfl.run_folder import RunFolder, write_atomically
 from mocosfl.validate import validate
 
@@ -115,10 +116,12 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     if not resume:
         _check_fresh(folder)
     checkpoint = _checkpoint(folder, config) if resume else None
-    data = FederatedData(config)
+    own_partition = folder.partition if checkpoint is not None else None
+    data = FederatedData(config, partition_file=own_partition)
     plan = make_plan(config, data.partition.counts)
     _check_max_steps(config, plan)
     _check_probe(config, data)
+    _check_disk(folder, plan)
     log.info("the plan\n%s", describe(config, plan))
     if checkpoint is None:
         _write_start(config, folder, data, plan)
@@ -138,6 +141,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         _draw_curves(config, folder)
     _write_end(config, folder, data, module)
     _write_finish(folder, trainer.global_step, seconds=time.monotonic() - start)
+    shutil.rmtree(folder.smashed, ignore_errors=True)  # gigabytes that nobody will replay
     log.info("done: %s", folder.path)
     return module
 
@@ -213,6 +217,17 @@ def _check_max_steps(config: Config, plan: Plan) -> None:
             f"trainer.max_steps={config.trainer.max_steps}: the run has only {plan.num_steps} "
             f"steps, {config.clients.num_rounds} rounds of {plan.steps_per_round}; raise "
             "clients.num_rounds"
+        )
+
+
+def _check_disk(folder: RunFolder, plan: Plan) -> None:
+    """Refuse what would fill the disk; two rounds of smashed data are kept at most."""
+    free = shutil.disk_usage(folder.path).free
+    if 2 * plan.saving_bytes > free:
+        raise ValueError(
+            f"saving.enabled=true: keeps up to {megabytes(2 * plan.saving_bytes)} of smashed data "
+            f"in {folder.smashed}, and {megabytes(free)} are free; choose another output_dir, "
+            "fewer images a client, a bottleneck (split=cut1_c4s2), or saving=off"
         )
 
 

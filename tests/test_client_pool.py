@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from mocosfl.averaging import mean_of_rows
-from mocosfl.client_pool import ClientPool, ClientRows, Smashed
+from mocosfl.client_pool import ClientPool, Smashed
+from mocosfl.client_rows import ClientRows
 from mocosfl.folding import stacked_state
 
 NUM_CLIENTS = 5

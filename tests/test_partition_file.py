@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import Compose
 
+from mocosfl.data.datamodule import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.data.partition_file import read_partition
 from mocosfl.run_folder import RunFolder
@@ -73,7 +74,7 @@ def test_held_out_image_is_refused(saved: Path):
         read(saved, training=9)
 
 
-def test_run_resumes_as_long_as_the_given_partition_stays(
+def test_run_goes_on_with_its_own_copy_of_the_given_partition(
     compose_quick: Compose, quick_run: RunFolder, tmp_path: Path
 ):
     given, folder = tmp_path / "given.json", RunFolder(tmp_path / "run")
@@ -84,6 +85,15 @@ def test_run_resumes_as_long_as_the_given_partition_stays(
     assert folder.partition.read_text() == quick_run.partition.read_text()
     train(config, folder, resume=True)
 
-    Partition(partition.order[::-1], partition.offsets).save(given)
-    with pytest.raises(ValueError, match="the clients would hold other images"):
-        train(config, folder, resume=True)
+    given.unlink()
+    train(config, folder, resume=True)
+
+
+def test_given_partition_must_hold_what_heterogeneity_says_of_the_rich(
+    compose_quick: Compose, quick_run: RunFolder
+):
+    given = ["partition=file", f"partition.path={quick_run.path}", "heterogeneity=rich_poor"]
+    small = ["heterogeneity.rich_batch_factor=2", "heterogeneity.rich_fraction=0.5"]
+    with pytest.raises(ValueError, match=r"rich_data_fraction=0\.8: .* 50 clients hold 0\.5"):
+        FederatedData(compose_quick([*given, *small]))
+    FederatedData(compose_quick([*given, *small, "heterogeneity.rich_data_fraction=0.5"]))

@@ -150,6 +150,13 @@ AWARE: list[Move] = [
     ([0, 3, 1, 2], [2] * 4, EVERYONE, False),
     ([0, 3, 1, 2], [2] * 4, EVERYONE, True),  # the first sync of client 3
     ([3, 4, 1, 2], [2] * 4, EVERYONE, False),
+    # Client 2 is not there: it takes the mean as those outside the pool do.
+    ([3, 4, 1, 2], [2] * 4, [0, 2], True),
+]
+FIRST_SYNC_MISSED: list[Move] = [
+    ([4, 0, 2, 1], [2] * 4, EVERYONE, False),
+    ([4, 0, 2, 1], [2] * 4, [0, 1, 3], True),
+    ([4, 0, 2, 1], [2] * 4, EVERYONE, True),
 ]
 
 
@@ -163,6 +170,15 @@ def test_divergence_aware_averaging_equals_the_plain_loop_from_pool_to_pool() ->
     compare_states(federation, optimizer, reference)
     scales = federation.clients.averager.scales
     assert scales.tolist() == pytest.approx([reference.scales[client] for client in range(5)])
+
+
+def test_client_that_misses_its_first_sync_gets_its_scale_at_the_next() -> None:
+    averager = make_averager("divergence_aware")
+    federation, optimizer, reference = run_both(
+        FIRST_SYNC_MISSED, MODES["two-sided"], averager=averager, strength=0.5
+    )
+    compare_states(federation, optimizer, reference)
+    assert averager.scales[2] == pytest.approx(reference.scales[2])
 
 
 def test_scales_of_divergence_aware_averaging_are_in_the_checkpoint() -> None:

@@ -250,6 +250,20 @@ def problems(config: Config) -> list[str]:
     return str(error.value).splitlines()
 
 
+NOT_NUMBERS = [
+    ("clients.participation", float("nan")),
+    ("clients.participation", float("inf")),
+    ("heterogeneity.rich_fraction", float("nan")),
+    ("heterogeneity.rich_fraction", float("inf")),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), NOT_NUMBERS)
+def test_fraction_that_is_no_number_is_told_by_its_key(compose: Compose, key: str, value: float):
+    (line,) = problems(changed(compose(HUNDRED), {key: value}))
+    assert line.startswith(f"{key}={value}: must be ")
+
+
 WHOLE = "method=fl_moco keeps the whole network on the client"
 METHOD_CASES: list[tuple[str, dict[str, Any], str]] = [
     (
@@ -297,6 +311,34 @@ METHOD_CASES: list[tuple[str, dict[str, Any], str]] = [
         {"saving.enabled": True},
         "saving.enabled=true: method=fl_moco sends no pairs of smashed data to replay; use "
         "saving=off",
+    ),
+    (
+        "fl_moco",
+        {"moco.feature_sharing": True},
+        "moco.feature_sharing=true: clients of method=fl_moco see no keys but their own; set it "
+        "to false",
+    ),
+    (
+        "mocosfl",
+        {"clients.dropout_probability": 0.5, "clients.participation": 0.01},
+        "clients.dropout_probability=0.5: a step needs a client, and the pool has only one; set "
+        "it to 0, or use more clients",
+    ),
+    (
+        "mocosfl",
+        {"averaging.kind": "by_images", "optimizer.client_lr": 0.0},
+        "averaging.kind=by_images: optimizer.client_lr=0 freezes the heads, so nothing is "
+        "averaged; use averaging=mean",
+    ),
+    (
+        "mocosfl",
+        {
+            "averaging.kind": "divergence_aware",
+            "clients.client_state": "stateless",
+            "clients.participation": 0.5,
+        },
+        "averaging.kind=divergence_aware: with clients.client_state=stateless a client that "
+        "leaves the pool keeps nothing of its own; use client_state=bank or averaging=mean",
     ),
     (
         "central_moco",

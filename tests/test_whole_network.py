@@ -28,6 +28,7 @@ from mocosfl.models.projector import Projector
 from mocosfl.models.whole_network import WholeNetwork
 from mocosfl.run_folder import RunFolder
 from mocosfl.server import Server
+from mocosfl.step import ClientGroup, Step
 from mocosfl.training import train
 
 NUM_CLIENTS, BATCH, QUEUE_LENGTH, LR = 4, 2, 7, 0.1
@@ -99,6 +100,31 @@ def test_folded_networks_equal_a_loop_over_clients_that_train_alone(batch_norm: 
         assert output.loss.item() == pytest.approx(sum(losses) / 3, rel=1e-10)
         if sync:
             federated_average(loop, pool)
+    assert_equal_states(federation, optimizer, loop)
+
+
+def test_unequal_and_missing_whole_networks_train_as_if_alone() -> None:
+    federation = make_whole(3)
+    loop = make_loop(federation)
+    optimizer = make_sgd(federation, client_lr=LR)
+    for number, there in enumerate([[0, 1, 2], [1], [0, 2], [0, 1, 2]]):
+        pool, sizes = [2, 0, 3], [3, 1, 1]
+        views = [make_views(10 * number + place, 1, sizes[place]) for place in there]
+        groups = tuple(
+            ClientGroup(torch.tensor(places), size)
+            for size, places in ((3, [p for p in there if p == 0]), (1, [p for p in there if p]))
+            if places
+        )
+        view1, view2 = (torch.cat([pair[i][0] for pair in views]) for i in range(2))
+        step = Step(view1, view2, None, torch.tensor(pool), groups, 0, 0, True, False)
+        federation.clients.enter(step.pool, optimizer)
+        places = None if len(there) == 3 else torch.tensor(there)
+        with federation.clients.sparing(places, optimizer):
+            optimizer.zero_grad()
+            federation(step).loss.backward()
+            optimizer.step()
+        for place, (x1, x2) in zip(there, views, strict=True):
+            loop[pool[place]].step(x1[0], x2[0])
     assert_equal_states(federation, optimizer, loop)
 
 

@@ -15,7 +15,7 @@ from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.partition import Partition, make_partition
 from mocosfl.data.partition_file import read_partition
 from mocosfl.data.pictures import PictureArray, PictureViewMaker
-from mocosfl.data.rich_poor import deal_rich_and_poor
+from mocosfl.data.rich_poor import check_rich_share, deal_rich_and_poor
 from mocosfl.data.round_plan import steps_per_round
 from mocosfl.data.sources import load_dataset
 from mocosfl.data.view_maker import ViewMaker
@@ -34,18 +34,20 @@ class MonitorImages(NamedTuple):
 class FederatedData(pl.LightningDataModule):
     """Loads the images, deals them to the clients, and feeds the trainer."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, partition_file: Path | None = None) -> None:
         """Read the data set's cache (filling it where needed) and deal the images out.
 
         Args:
             config: a valid configuration.
+            partition_file: what to read for `partition=file` in place of partition.path: a run
+                that goes on has a copy of its own.
 
         Raises:
             ValueError: the images and the configuration do not fit together.
             FileNotFoundError: the data set is not there and cannot be fetched.
         """
         super().__init__()
-        self.config = config
+        self.config, self._partition_file = config, partition_file
         self.dataset: ImageDataset = load_dataset(config.dataset, Path(config.data_dir))
         training, held_out = self._hold_out()
         self.monitor = self._monitor(training, held_out)
@@ -92,12 +94,18 @@ class FederatedData(pl.LightningDataModule):
         config = self.config
         if config.partition.kind is PartitionKind.file:
             assert config.partition.path is not None  # a rule of `validate`
-            return read_partition(
-                config.partition.path,
+            partition = read_partition(
+                str(self._partition_file or config.partition.path),
                 num_clients=config.clients.num_clients,
                 training=training,
                 num_images=len(self.dataset.train.labels),
             )
+            check_rich_share(
+                partition,
+                num_rich=num_rich_clients(config),
+                rich_data_fraction=config.heterogeneity.rich_data_fraction,
+            )
+            return partition
         labels, num_rich = self.dataset.train.labels[training], num_rich_clients(config)
         if num_rich == 0:
             partition = self._among_equals(labels, config.clients.num_clients)

@@ -74,3 +74,28 @@ def _divide(labels: _Ints, fraction: float, generator: np.random.Generator) -> t
     shares = np.round(np.arange(len(labels) + 1) * fraction).astype(np.int64)
     is_rich = np.diff(shares) > 0
     return np.sort(by_class[is_rich]), np.sort(by_class[~is_rich])
+
+
+def check_rich_share(
+    partition: Partition, *, num_rich: int, rich_data_fraction: float, tolerance: float = 0.01
+) -> None:
+    """Compare a partition that was given with what `heterogeneity` says of it.
+
+    Args:
+        partition: of all clients, the rich first.
+        num_rich: rich clients; with 0 there is nothing to compare.
+        rich_data_fraction: part of the images that the rich should hold together.
+        tolerance: how far the part may be from it.
+
+    Raises:
+        ValueError: the rich hold another part.
+    """
+    if num_rich == 0:
+        return
+    share = float(partition.counts[:num_rich].sum() / partition.counts.sum())
+    if abs(share - rich_data_fraction) > tolerance:
+        raise ValueError(
+            f"heterogeneity.rich_data_fraction={rich_data_fraction}: in the partition that was "
+            f"given the first {num_rich} clients hold {share:.3f} of the images; set it to that, "
+            "or use heterogeneity=none or another partition"
+        )
