@@ -20,7 +20,7 @@ def main(config: Config) -> Outcome:
         return run_job(config)
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
-        from mocosfl.run_folder import RunFolder
+        from mocosfl.run_folder import RunFolder, move_data
         from mocosfl.training import train
 
         if config.resume is None:
@@ -36,7 +36,7 @@ def main(config: Config) -> Outcome:
         folder = RunFolder(Path(config.resume))
         run_config = folder.load_config()
         if any(override.startswith("data_dir=") for override in overrides):
-            run_config.data_dir = config.data_dir  # the data may have moved
+            move_data(run_config, config.data_dir)
         train(run_config, folder, resume=True)
     return Outcome.finished
 

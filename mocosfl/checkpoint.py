@@ -12,7 +12,7 @@ from torch import nn
 from mocosfl.averaging import mean_of_rows
 from mocosfl.build import build_federation, build_split
 from mocosfl.config import Config
-from mocosfl.run_folder import RunFolder
+from mocosfl.run_folder import RunFolder, below_data_dir
 
 HEADS = "federation.clients.online."
 TRUNK = "federation.server.trunk."
@@ -124,10 +124,7 @@ def check_same_run(checkpoint: Path, config: Config) -> None:
     Raises:
         ValueError: names each key that differs.
     """
-    theirs = OmegaConf.to_container(
-        OmegaConf.structured(config_of(read_checkpoint(checkpoint))), enum_to_str=True
-    )
-    ours = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    theirs, ours = _values(config_of(read_checkpoint(checkpoint))), _values(config)
     lines = [
         f"{key}={mine}: the checkpoint was trained with {other}"
         for key, mine, other in _differences(ours, theirs)
@@ -139,6 +136,16 @@ def check_same_run(checkpoint: Path, config: Config) -> None:
             + "\n".join(lines)
             + "\nput config.yaml back as it was, or start a fresh run"
         )
+
+
+def _values(config: Config) -> dict[str, Any]:
+    """Return all values, the data's place relative to data_dir: they may have moved with it."""
+    values: Any = OmegaConf.to_container(
+        OmegaConf.structured(config), resolve=True, enum_to_str=True
+    )
+    dataset = values["dataset"]
+    dataset["path"] = below_data_dir(dataset["path"], values["data_dir"])
+    return cast(dict[str, Any], values)
 
 
 def _differences(ours: Any, theirs: Any, where: str = "") -> list[tuple[str, Any, Any]]:

@@ -18,12 +18,15 @@ from typing import Any, NamedTuple, cast
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import SGD
 
 from mocosfl.config import Config
 from mocosfl.ema import update_ema
+from mocosfl.loss import contrastive_loss
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.traffic import is_frozen, num_views
+from mocosfl.queue import KeyQueue
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -59,6 +62,7 @@ class Client(NamedTuple):
     online: nn.Module
     momentum: nn.Module | None  # None with labels
     optimizer: SGD | None  # None where frozen
+    queue: KeyQueue | None  # where the whole network, and so the loss, is the client's
 
 
 def run_steps(config: Config, batch_size: int) -> None:
@@ -88,7 +92,17 @@ def _make_client(config: Config) -> Client:
         optimizer = SGD(
             online.parameters(), lr=o.client_lr, momentum=o.momentum, weight_decay=o.weight_decay
         )
-    return Client(online, momentum, optimizer)
+    return Client(online, momentum, optimizer, own_queue(config))
+
+
+def own_queue(config: Config) -> KeyQueue | None:
+    """Return the queue of a client that computes the contrastive loss itself, else None."""
+    if not config.method.whole_network or config.method.supervised:
+        return None
+    num_queues = 1 if config.moco.feature_sharing else config.clients.num_clients
+    length, generator = config.moco.queue_length // num_queues, torch.Generator()
+    queue = KeyQueue(1, length, dim=config.moco.projector_dim, generator=generator)
+    return queue.double() if config.trainer.precision == "fp64" else queue
 
 
 def _filled(network: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -105,15 +119,30 @@ def _step(config: Config, client: Client, views: Tensor) -> None:
         query_view = torch.cat([views[0], views[1]])
         key_view = torch.cat([views[1], views[0]])
     query = client.online(query_view)
+    key = None
     if client.momentum is not None:
         if client.optimizer is not None:
             update_ema(client.momentum, client.online, config.moco.momentum)
         with torch.no_grad():
-            client.momentum(key_view)
+            key = client.momentum(key_view)
     if client.optimizer is not None:
-        query.backward(torch.rand_like(query))
+        if client.queue is None:
+            query.backward(torch.rand_like(query))
+        else:
+            assert key is not None
+            own_loss(config, client.queue, query, key).backward()
         client.optimizer.step()
         client.optimizer.zero_grad()
+
+
+def own_loss(config: Config, queue: KeyQueue, query: Tensor, key: Tensor) -> Tensor:
+    """Compute a whole network's loss on its client, and enqueue the keys; rows (B, D)."""
+    place, dtype = torch.zeros(1, dtype=torch.long), queue.keys.dtype
+    z, y = (functional.normalize(rows.to(dtype), dim=1) for rows in (query, key))
+    negatives, temperature = queue.negatives(place), config.moco.temperature
+    loss = contrastive_loss(z, y, negatives=negatives, temperature=temperature).loss
+    queue.enqueue(place, y[None])
+    return loss
 
 
 def _warm_up(config: Config, batch_size: int) -> None:

@@ -143,3 +143,18 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def below_data_dir(path: str | None, data_dir: str) -> str | None:
+    """Return a path with its data_dir written as `${data_dir}`, so that runs compare without it."""
+    if path is None or not Path(path).is_relative_to(data_dir):
+        return path
+    return f"${{data_dir}}/{Path(path).relative_to(data_dir)}"
+
+
+def move_data(config: Config, data_dir: str) -> None:
+    """Let a run find its data in another data_dir, `dataset.path` too where it lies below."""
+    path = below_data_dir(config.dataset.path, config.data_dir)
+    if path is not None:
+        config.dataset.path = path.replace("${data_dir}", data_dir, 1)
+    config.data_dir = data_dir

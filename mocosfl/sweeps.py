@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mocosfl.config import Config, cut_name
 from mocosfl.manners import is_mistake, words
-from mocosfl.run_folder import FolderBusy, RunFolder, write_atomically
+from mocosfl.run_folder import FolderBusy, RunFolder, below_data_dir, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +128,9 @@ def digest(config: DictConfig) -> str:
         settings = {key: _plain(config, key, resolve=True) for key in keys}
     except (OmegaConfBaseException, ValueError):  # a ValueError of our own resolvers
         settings = {key: _plain(config, key, resolve=False) for key in keys}
+    dataset = settings.get("dataset")
+    if isinstance(dataset, dict) and isinstance(dataset.get("path"), str):
+        dataset["path"] = below_data_dir(dataset["path"], str(config.data_dir))
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

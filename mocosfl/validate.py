@@ -292,7 +292,7 @@ def _heterogeneity(config: Config) -> Iterator[str]:
             side = "poor" if num_rich else "rich"
             yield (
                 f"heterogeneity.rich_fraction={h.rich_fraction}: leaves no {side} client among "
-                f"{num_clients}; change it, or use more clients or heterogeneity=none"
+                f"{num_clients}; change it, or use heterogeneity=none"
             )
 
 

@@ -45,7 +45,12 @@ def test_activations_shrink_under_bf16_and_grow_under_fp64(compose: Compose):
 
 def test_client_with_the_whole_network_holds_its_queue(compose: Compose):
     config = compose(["dataset=cifar10", "method=fl_moco", "clients=20"])
-    assert count_memory(config, build_network(config), 1).queue == 6000 // 20 * 1024 * 4
+    counted = count_memory(config, build_network(config), 1)
+    assert counted.queue == 6000 // 20 * 1024 * 4
+    config.moco.queue_length *= 10
+    longer = count_memory(config, build_network(config), 1)
+    # The backward pass needs the queue as it was, and the softmax of two rows over it.
+    assert longer.activations - counted.activations == 9 * (counted.queue + 2 * 300 * 4)
 
 
 def test_measurement_may_be_left_out(compose: Compose):
@@ -58,7 +63,7 @@ def test_measurement_may_be_left_out(compose: Compose):
 def test_no_figure_where_the_system_does_not_tell(
     compose: Compose, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(client_memory, "available", lambda: False)
+    monkeypatch.setattr(memory, "available", lambda: False)
     assert measure_memory(compose([]), 1).peak_bytes is None
 
 
@@ -92,7 +97,13 @@ def test_measured_peak_covers_what_was_counted(compose: Compose):
 
 @pytest.mark.parametrize(
     "overrides",
-    [["method=monacosfl", "trainer=bf16"], ["optimizer.client_lr=0"], ["method=sfl_supervised"]],
+    [
+        ["method=monacosfl", "trainer=bf16"],
+        ["optimizer.client_lr=0"],
+        ["method=sfl_supervised"],
+        ["method=fl_moco"],
+        ["method=fl_moco", "trainer.precision=fp64"],
+    ],
     ids=str,
 )
 def test_steps_of_a_client_run(compose: Compose, overrides: list[str]):

@@ -14,11 +14,19 @@ from mocosfl.averaging import Spread
 from mocosfl.build import batch_sizes
 from mocosfl.client_pool import ClientPool
 from mocosfl.config import Config
+from mocosfl.data.round_plan import draw_present
 from mocosfl.folding import stacked_state
 from mocosfl.module import MocoSFL
 from mocosfl.overhead.network import build_network, client_kinds, num_values
 from mocosfl.overhead.summary import compute_bytes, compute_overhead, paper_megabytes
-from mocosfl.overhead.traffic import Rates, Shares, rates, shares_of, traffic
+from mocosfl.overhead.traffic import (
+    Rates,
+    Shares,
+    present_fraction,
+    rates,
+    shares_of,
+    traffic,
+)
 from mocosfl.run_folder import RunFolder
 from mocosfl.server import SmashedStep
 
@@ -116,14 +124,22 @@ def test_rich_clients_send_their_larger_batch(compose: Compose):
     assert mean["up_bytes"] == pytest.approx(expected)
 
 
-def test_missed_steps_cost_no_smashed_data(compose: Compose):
+@pytest.mark.parametrize("dropout", [0.1, 0.9])
+def test_expected_part_of_the_pool_is_what_is_drawn(compose: Compose, dropout: float):
+    config = compose(["clients.num_clients=5"])
+    config.clients.dropout_probability = dropout
+    drawn = draw_present(40_000, 5, dropout, seed=1, round_index=0).mean()
+    assert present_fraction(config) == pytest.approx(drawn, rel=0.02)
+
+
+def test_missed_steps_cost_neither_smashed_data_nor_the_weights_sent_up(compose: Compose):
     config = compose(["dataset=cifar10"])
     sent = Rates(step_up=100, step_down=50, sync=7, paper_step=50, paper_sync=7)
     full = traffic(config, sent, steps=10, syncs=2, shares=Shares(1, 1))
     config.clients.dropout_probability = 0.25
     dropped = traffic(config, sent, steps=10, syncs=2, shares=Shares(1, 1))
     assert full == (1014, 514, 14, 1000)
-    assert dropped == (764, 389, 14, 750)
+    assert dropped == pytest.approx((750 + 2 * 0.75 * 7, 375 + 14, 2 * 0.75 * 7, 750))
 
 
 def test_rounds_of_uploads_alone_and_of_nothing_save_their_part(compose: Compose):

@@ -129,12 +129,12 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"heterogeneity.rich_fraction": 0.996, "moco.queue_length": 3200},
         "heterogeneity.rich_fraction=0.996: leaves no poor client among 100; change it, or use "
-        "more clients or heterogeneity=none",
+        "heterogeneity=none",
     ),
     (
         {"heterogeneity.rich_fraction": 0.004},
         "heterogeneity.rich_fraction=0.004: leaves no rich client among 100; change it, or use "
-        "more clients or heterogeneity=none",
+        "heterogeneity=none",
     ),
     (
         {"heterogeneity.rich_data_fraction": 0.0},

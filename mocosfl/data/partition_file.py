@@ -28,7 +28,7 @@ def read_partition(
         FileNotFoundError: there is no such file.
         ValueError: the file is no partition, or not one of this run's clients and images.
     """
-    partition = _load(path)
+    partition = load_partition(path)
     if partition.num_clients != num_clients:
         raise ValueError(
             f"partition.path={path}: deals to {partition.num_clients} clients, and "
@@ -55,7 +55,8 @@ def read_partition(
     return partition
 
 
-def _load(path: str) -> Partition:
+def load_partition(path: str) -> Partition:
+    """Read a partition's file, or that of a run folder; errors as in `read_partition`."""
     file = Path(path).expanduser()
     if file.is_dir():
         file /= FILE_NAME

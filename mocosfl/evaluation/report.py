@@ -1,5 +1,6 @@
 """All probes of one encoder, and what is written about them."""
 
+import copy
 import json
 import logging
 import math
@@ -28,7 +29,7 @@ from mocosfl.evaluation.probes import (
     semi_supervised,
 )
 from mocosfl.metrics_log import MetricsLog
-from mocosfl.run_folder import write_atomically
+from mocosfl.run_folder import move_data, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,10 @@ def _side_by_side(jobs: list[Callable[[], ProbeResult]]) -> list[ProbeResult]:
 
 def dataset_of(encoder: Encoder, data_dir: str | None) -> ImageDataset:
     """Load the data set that an encoder was trained on; `data_dir` None: where it was then."""
-    return load_dataset(encoder.config.dataset, Path(data_dir or encoder.config.data_dir))
+    config = copy.deepcopy(encoder.config)
+    if data_dir is not None:
+        move_data(config, data_dir)
+    return load_dataset(config.dataset, Path(config.data_dir))
 
 
 def _features(encoder: Encoder, arrays: ImageArrays, config: ProbeConfig) -> LabelledFeatures:

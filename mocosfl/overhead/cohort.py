@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.config import Config, KnnImages
+from mocosfl.build import num_rich_clients
+from mocosfl.config import Config, KnnImages, PartitionKind
 from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.partition_file import load_partition
 
 
 class Cohort(NamedTuple):
@@ -27,6 +29,9 @@ def find_cohort(config: Config) -> Cohort:
     """
     if _is_there(config):
         return Cohort(FederatedData(config).partition.counts, "dealt as in a run")
+    if config.partition.kind is PartitionKind.file:
+        assert config.partition.path is not None  # a rule of `validate`
+        return Cohort(load_partition(config.partition.path).counts, config.partition.path)
     number = config.dataset.num_train_images
     if number is None:
         raise ValueError(
@@ -42,9 +47,19 @@ def find_cohort(config: Config) -> Cohort:
             f"clients.num_clients={num_clients}: more than the {number} training images of "
             f"{config.dataset.name}; use fewer clients"
         )
-    counts = np.full(num_clients, number // num_clients)
-    counts[: number % num_clients] += 1
-    return Cohort(counts, f"equal parts of dataset.num_train_images={number:,}, data not there")
+    words = f"of dataset.num_train_images={number:,}, data not there"
+    num_rich = num_rich_clients(config)
+    if num_rich == 0:
+        return Cohort(_equal(number, num_clients), f"equal parts {words}")
+    held = round(config.heterogeneity.rich_data_fraction * number)
+    sides = (_equal(held, num_rich), _equal(number - held, num_clients - num_rich))
+    return Cohort(np.concatenate(sides), f"equal parts on each side {words}")
+
+
+def _equal(number: int, num_parts: int) -> npt.NDArray[np.int64]:
+    counts = np.full(num_parts, number // num_parts)
+    counts[: number % num_parts] += 1
+    return counts
 
 
 def _is_there(config: Config) -> bool:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mocosfl.client_memory import available, own_loss, own_queue
 from mocosfl.config import Config
 from mocosfl.overhead.network import Network, build_network, num_parameters, num_values
 from mocosfl.overhead.traffic import WEIGHT_BYTES, is_frozen, num_views
@@ -53,11 +54,8 @@ def count_memory(config: Config, network: Network, batch_size: int) -> CountedMe
     values = num_values(network.client) * weight_bytes
     trained = 0 if frozen else num_parameters(network.client) * weight_bytes
     num_inputs = batch_size * (1 if supervised else 2)  # online and momentum see the same two views
-    queue = 0
-    if network.server is None and not supervised:
-        keys = config.moco.queue_length
-        num_queues = 1 if config.moco.feature_sharing else config.clients.num_clients
-        queue = keys // num_queues * config.moco.projector_dim * weight_bytes
+    with torch.device("meta"):
+        queue = own_queue(config)
     return CountedMemory(
         parameters=values,
         momentum_copy=0 if frozen or supervised else values,
@@ -65,7 +63,7 @@ def count_memory(config: Config, network: Network, batch_size: int) -> CountedMe
         gradients=trained,
         activations=0 if frozen else _saved_bytes(config, batch_size * num_views(config)),
         images=num_inputs * 3 * size * size * weight_bytes,
-        queue=queue,
+        queue=0 if queue is None else queue.keys.numel() * weight_bytes,
     )
 
 
@@ -79,11 +77,13 @@ def _saved_bytes(config: Config, rows: int) -> int:
 
     size, precision = config.dataset.image_size, config.trainer.precision
     with FakeTensorMode():  # shapes and types of the CPU, autocast's too, without memory or work
-        client = build_network(config, "cpu").client.eval()
+        client, queue = build_network(config, "cpu").client.eval(), own_queue(config)
         images = torch.empty(rows, 3, size, size)
         bf16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16:
-            client(images)
+            query = client(images)
+            if queue is not None:
+                own_loss(config, queue, query, query.detach())
         counted_elsewhere = {t.untyped_storage()._cdata for t in (images, *client.parameters())}
         kept = sum(
             tensor.untyped_storage().nbytes()
@@ -103,8 +103,6 @@ def measure_memory(config: Config, batch_size: int) -> MeasuredMemory:
     """
     if not config.callbacks.measure_client_memory:
         return MeasuredMemory(None, "callbacks.measure_client_memory=false")
-    from mocosfl.client_memory import available
-
     if not available():
         return MeasuredMemory(None, "this system does not tell a process's peak (Linux does)")
     job = {"config": OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)}

@@ -19,7 +19,17 @@ from mocosfl.overhead.memory import (
     measure_memory,
 )
 from mocosfl.overhead.network import ClientKind, Network, build_network, client_kinds
-from mocosfl.overhead.traffic import Rates, Shares, Traffic, is_central, rates, shares_of, traffic
+from mocosfl.overhead.traffic import (
+    Rates,
+    Shares,
+    Traffic,
+    is_central,
+    is_frozen,
+    present_fraction,
+    rates,
+    shares_of,
+    traffic,
+)
 from mocosfl.plan import Plan, make_plan
 
 MEGABYTE = 2**20  # the papers' unit
@@ -48,7 +58,7 @@ class Overhead:
     num_syncs: int
     participation: float  # fraction of the steps in which a client is in the pool
     clients: list[ClientOverhead]  # by kind
-    server_macs: int  # a step
+    server_macs: int  # a step; expected, where clients miss some
     remarks: list[str]
 
 
@@ -85,7 +95,9 @@ def compute_overhead(
             _client(config, network, sent, steps=steps * shares.uploads)
             for sent in _sent(config, plan, network, steps=steps, shares=shares)
         ],
-        server_macs=server_macs(config, network, plan.rows_per_step),
+        server_macs=round(
+            server_macs(config, network, plan.rows_per_step) * present_fraction(config)
+        ),
         remarks=list(_remarks(config, rounds_by_mode)),
     )
 
@@ -152,6 +164,8 @@ def _steps_done(config: Config, plan: Plan, num_steps: int | None) -> int:
 
 
 def _num_syncs(config: Config, plan: Plan, num_steps: int) -> int:
+    if is_central(config) or is_frozen(config):
+        return 0  # nothing is averaged, or all heads stay equal
     rounds, rest = divmod(num_steps, plan.steps_per_round)
     due = sync_steps(plan.steps_per_round, config.clients.syncs_per_round)
     return rounds * plan.syncs_per_round + int(due[:rest].sum())
@@ -161,7 +175,7 @@ def _client(config: Config, network: Network, sent: Sent, *, steps: float) -> Cl
     batch_size = sent.kind.batch_size
     macs = client_macs(config, network, batch_size)
     part = pool_size(config) / config.clients.num_clients
-    present = part * (1 - config.clients.dropout_probability)
+    present = part * present_fraction(config)
     measured = (
         MeasuredMemory(None, "one machine does it all")
         if is_central(config)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from mocosfl.build import pool_size
 from mocosfl.config import Config, Symmetric
 from mocosfl.overhead.network import Network, num_parameters, num_values
 
@@ -92,6 +93,15 @@ def rates(config: Config, network: Network, batch_size: int) -> Rates:
     )
 
 
+def present_fraction(config: Config) -> float:
+    """Return the expected part of the pool that is there at a step.
+
+    Each misses a step by itself, but a step that all would miss keeps one of them.
+    """
+    missing, pool = config.clients.dropout_probability, pool_size(config)
+    return float(1 - missing + missing**pool / pool)
+
+
 def traffic(config: Config, rates: Rates, *, steps: float, syncs: float, shares: Shares) -> Traffic:
     """Compute a client's expected bytes over a run.
 
@@ -99,16 +109,17 @@ def traffic(config: Config, rates: Rates, *, steps: float, syncs: float, shares:
         config: a valid configuration.
         rates: of the client.
         steps: in which the client is in the pool; it misses some by clients.dropout_probability.
-        syncs: at which the client is in the pool.
+        syncs: at which the client is in the pool. One that misses such a step sends no weights;
+            it takes the mean when it is back.
         shares: parts of the rounds with traffic.
     """
-    present = steps * (1 - config.clients.dropout_probability)
-    weights = syncs * shares.replies
+    there = present_fraction(config)
+    present, weights = steps * there, syncs * shares.replies
     crossings = shares.uploads + (0 if is_frozen(config) else shares.replies)
     return Traffic(
-        up=present * shares.uploads * rates.step_up + weights * rates.sync,
+        up=present * shares.uploads * rates.step_up + weights * there * rates.sync,
         down=present * shares.replies * rates.step_down + weights * rates.sync,
-        paper_weights=weights * rates.paper_sync,
+        paper_weights=weights * there * rates.paper_sync,
         paper_smashed=present * crossings * rates.paper_step,
     )
 
