@@ -9,11 +9,11 @@ from hydra.core.hydra_config import HydraConfig
 from mocosfl.config import Config
 from mocosfl.manners import quote_choices, setup_logging, user_errors
 from mocosfl.sweep_record import told_at_end
-from mocosfl.sweeps import Outcome, in_sweep, name_sweep, run_job
+from mocosfl.sweeps import Outcome, Result, in_sweep, name_sweep, run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: Config) -> Outcome:
+def main(config: Config) -> Result:
     """Train, or go on with `resume=<run folder>`; in a sweep, what the job's folder calls for."""
     setup_logging()
     if in_sweep():
@@ -25,7 +25,7 @@ def main(config: Config) -> Outcome:
 
         if config.resume is None:
             train(config, RunFolder(Path(config.run_dir)), resume=False)
-            return Outcome.finished
+            return Result(Outcome.finished)
         overrides = HydraConfig.get().overrides.task
         others = [o for o in overrides if not o.startswith(("resume=", "data_dir="))]
         if others:
@@ -38,7 +38,7 @@ def main(config: Config) -> Outcome:
         if any(override.startswith("data_dir=") for override in overrides):
             move_data(run_config, config.data_dir)
         train(run_config, folder, resume=True)
-    return Outcome.finished
+    return Result(Outcome.finished)
 
 
 if __name__ == "__main__":

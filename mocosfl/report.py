@@ -74,8 +74,12 @@ def group_seeds(runs: Sequence[Run]) -> list[Mean]:
 
 
 def with_overhead(run: Run) -> Run:
-    """Fill in the bytes of a run that has not written its overhead.json, where they follow."""
-    if run.results.get("true_bytes") is not None or not run.settings or not run.steps:
+    """Fill in the bytes of a run that has not written its overhead.json, where they follow.
+
+    They don't where `saving` lets rounds go without traffic: only the run itself counts those.
+    """
+    known = run.results.get("true_bytes") is not None
+    if known or not run.settings or not run.steps or run.settings.get("saving.enabled"):
         return run
     try:
         values = _computed_bytes(RunFolder(run.folder), run.steps)
@@ -103,9 +107,16 @@ def rows_of(runs: Sequence[Run], columns: Columns) -> list[Row]:
         row = {"run": run.name, **_settings(run, columns.shown)}
         done, planned = _count(run.steps), _count(run.planned_steps)
         row |= {"steps": f"{done} / {planned}", "status": run.status}
-        row |= {title: _result(name, run.results.get(name)) for name, title in RESULTS.items()}
-        rows.append(row)
+        rows.append(row | {title: _result_of(run, name) for name, title in RESULTS.items()})
     return rows
+
+
+def _result_of(run: Run, name: str) -> str:
+    """Return a result and, where the run has not finished, the steps done by then."""
+    text, steps = _result(name, run.results.get(name)), run.result_steps.get(name)
+    if run.status == "finished" or text == _MISSING or steps is None:
+        return text
+    return f"{text} (after {steps:,})"
 
 
 def mean_rows(means: Sequence[Mean], columns: Columns) -> list[Row]:
@@ -227,9 +238,11 @@ def _markdown(
 ) -> list[str]:
     parts = [title, _counts(runs), markdown_table(rows_of(runs, columns))]
     parts.append(
-        "Accuracies are top-1 in %, of the last step: the kNN monitor's on training images, the "
-        "others on test images. MB are 2^20 bytes, up and down, over the steps done. `-`: not "
-        "known. Interrupted: stopped before its last step, or still running."
+        "Accuracies are top-1 in %. The kNN monitor's, on training images, and the loss are the "
+        "newest that were logged; the others are of the probes, on test images. Of an unfinished "
+        "run the steps done by then stand behind: `(after 300)`. MB are 2^20 bytes, up and down, "
+        "over the steps done. `-`: not known, as the MB of a run with saving before its end. "
+        "Interrupted: stopped before its last step, or still running."
     )
     if columns.implied:
         parts.append("Differ too, along with the columns above: " + ", ".join(columns.implied))

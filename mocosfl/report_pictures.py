@@ -7,6 +7,7 @@ central method has no clients and no traffic, a whole network no cut.
 
 import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mocosfl.report_runs import Mean, Run
 
@@ -28,9 +29,13 @@ _COLOURS = (
 )  # fmt: skip
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _MEGABYTE = 2**20  # the papers' unit
-_LOG_FROM = 8  # largest over smallest number of clients from which the axis is logarithmic
+_LOG_FROM = {
+    "clients": 8,
+    "bytes": 1.5,
+}  # largest over smallest: from there the axis is logarithmic
 _MAX_TICKS = 12
-_NARROW = 4  # largest over smallest bytes below which the axis is marked by hand
+_NARROW = 4  # largest over smallest bytes below which a logarithmic axis is marked by hand
+_ALIKE = 1.001  # largest over smallest bytes below which they count as one place
 
 
 class Point(NamedTuple):
@@ -56,12 +61,11 @@ class Style(NamedTuple):
 class Picture(NamedTuple):
     """One of the pictures."""
 
-    file: str
-    title: str
+    name: str  # of what accuracy is drawn against
     label: str  # of the x axis
-    x: Callable[[Run], float | None]
+    x: Callable[[Run], float | None]  # None: no place on the axis; NaN: not known
     hidden: tuple[str, ...]  # settings that its lines do not tell apart
-    joined: bool  # whether points of a line are joined
+    joined: bool = True  # whether points of a line are joined
 
 
 def draw_accuracies(
@@ -85,7 +89,7 @@ def draw_accuracies(
             point for mean in means if (point := _point(mean, accuracy, keys, picture)) is not None
         ]
         if any(point.x is not None for point in points):
-            files.append(folder / picture.file)
+            files.append(folder / f"accuracy_{picture.name}.png")
             _draw(points, picture, label, files[-1])
     return files
 
@@ -100,7 +104,9 @@ def _cut(run: Run) -> float | None:
 
 def _megabytes(run: Run) -> float | None:
     sent = run.results.get("true_bytes")
-    return sent / _MEGABYTE if sent else None
+    if sent is None:
+        return math.nan
+    return sent / _MEGABYTE if sent else None  # a logarithmic axis has no place for none at all
 
 
 def _is_central(run: Run) -> bool:
@@ -108,25 +114,10 @@ def _is_central(run: Run) -> bool:
 
 
 _PICTURES = (
+    Picture(name="clients", label="clients", x=_clients, hidden=("clients",)),
+    Picture(name="cut", label="cut layer (units on the client)", x=_cut, hidden=("cut",)),
     Picture(
-        file="accuracy_clients.png",
-        title="Accuracy against clients",
-        label="clients",
-        x=_clients,
-        hidden=("clients",),
-        joined=True,
-    ),
-    Picture(
-        file="accuracy_cut.png",
-        title="Accuracy against the cut",
-        label="cut layer (units on the client)",
-        x=_cut,
-        hidden=("cut",),
-        joined=True,
-    ),
-    Picture(
-        file="accuracy_bytes.png",
-        title="Accuracy against traffic",
+        name="bytes",
         label="MB a client, up and down, whole run",
         x=_megabytes,
         hidden=("clients", "cut"),
@@ -136,8 +127,9 @@ _PICTURES = (
 
 
 def _point(mean: Mean, accuracy: str, keys: Sequence[str], picture: Picture) -> Point | None:
-    run, spread = mean.runs[0], mean.spread(accuracy)
-    if spread is None:
+    """Return the point of runs that differ in the seed alone; None where x or y is not known."""
+    run, spread, x = mean.runs[0], mean.spread(accuracy), _place(mean, accuracy, picture)
+    if spread is None or (x is not None and math.isnan(x)):
         return None
     base = run.base()
     parts = [str(base["method"])]
@@ -152,10 +144,19 @@ def _point(mean: Mean, accuracy: str, keys: Sequence[str], picture: Picture) -> 
         panel=str(base["dataset"]),
         colour=", ".join(parts),
         mark=str(base["partition"]),
-        x=picture.x(run),
+        x=x,
         y=spread[0],
         deviation=spread[1],
     )
+
+
+def _place(mean: Mean, accuracy: str, picture: Picture) -> float | None:
+    """Return the mean x of the runs that the accuracy is of; NaN where none is known."""
+    places = [picture.x(run) for run in mean.runs if run.results.get(accuracy) is not None]
+    if None in places:  # what has no place on the axis has none whatever the seed
+        return None
+    known = [x for x in places if x is not None and not math.isnan(x)]
+    return statistics.fmean(known) if known else math.nan
 
 
 def _short(value: Any) -> str:
@@ -194,7 +195,7 @@ def _draw(points: Sequence[Point], picture: Picture, label: str, path: Path) -> 
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
     )
-    figure.suptitle(picture.title)
+    figure.suptitle(f"Accuracy against {picture.name}")
     figure.savefig(path)
 
 
@@ -271,17 +272,31 @@ def _ticks(axes: Axes, picture: Picture, values: Sequence[float]) -> None:
         return
     places = sorted(set(values))
     low, high = places[0], places[-1]
-    if not picture.joined or (picture.hidden == ("clients",) and high / low >= _LOG_FROM):
+    if high / low >= _LOG_FROM.get(picture.name, math.inf):
         axes.set_xscale("log")
-    if picture.joined and len(places) <= _MAX_TICKS:
-        axes.xaxis.set_major_locator(FixedLocator(places))
-    elif not picture.joined and high / low < _NARROW:
-        # A logarithmic axis may have no round number here.
-        axes.xaxis.set_major_locator(FixedLocator([low, high] if high / low > 1.5 else [low]))
-        axes.set_xlim(low / 2, high * 2)
-    elif not picture.joined and high / low < 1000:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
-    if len(places) == 1 and picture.joined:  # a place alone would be scaled to nothing
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:,.4g}")
+    )
+    if picture.name == "bytes":
+        _bytes_ticks(axes, low, high)
+        return
+    if len(places) <= _MAX_TICKS:
+        axes.xaxis.set_major_locator(FixedLocator(places))
+    if len(places) == 1:  # would be scaled to nothing
         axes.set_xlim(low * 0.5, low * 1.5)
+
+
+def _bytes_ticks(axes: Axes, low: float, high: float) -> None:
+    """Choose limits and ticks that tell points apart."""
+    if high / low < _ALIKE:
+        axes.xaxis.set_major_locator(FixedLocator([low]))
+        axes.set_xlim(low * 0.5, high * 1.5)
+    elif high / low < _LOG_FROM["bytes"]:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.7g}"))
+    elif high / low < _NARROW:  # may hold no round number
+        axes.xaxis.set_major_locator(FixedLocator([low, high]))
+        axes.set_xlim(low / 2, high * 2)
+    elif high / low < 1000:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

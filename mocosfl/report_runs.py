@@ -36,6 +36,7 @@ PROBES = {
     "semi_10": "semi-supervised 10 %",
     "semi_1": "semi-supervised 1 %",
 }
+_CURVES = {"knn_monitor": "val/knn_top1", "loss": "train/loss"}
 
 Settings = dict[str, Any]
 
@@ -52,6 +53,7 @@ class Run:
     steps: int | None = None  # done
     planned_steps: int | None = None
     results: dict[str, float | None] = field(default_factory=dict)  # by the names of RESULTS
+    result_steps: dict[str, int] = field(default_factory=dict)  # done when a result was measured
     problems: tuple[str, ...] = ()  # files that could not be read
 
     @property
@@ -139,30 +141,33 @@ def read_run(folder: Path, root: Path) -> Run:
     finished = _attempt(_read_json, run.finished, problems)
     overhead = _attempt(_read_json, run.overhead, problems)
     probe = _attempt(_read_json, run.probe / "results.json", problems)
-    curves = _attempt(_last_values, run.metrics, problems)
+    curves = _attempt(_newest, run.metrics, problems)
     settings = _attempt(read_settings, run.config, problems)
     planned = _planned_steps(run.plan)
-    steps = finished.get("step", overhead.get("num_steps", _after(curves.get("step"))))
+    logged = curves["step"].steps if "step" in curves else None
+    steps = finished.get("step", overhead.get("num_steps", logged))
     if probe.get("encoder_step", steps) != steps:
         problems.append(
             f"{run.probe.name}/: is of step {probe['encoder_step']}, the run has done {steps}"
         )
     try:
-        results = _results(probe, overhead, curves)
-    except (AttributeError, KeyError, TypeError) as error:
-        results = {}
+        results, result_steps = _results(probe, overhead, curves), _result_steps(probe, curves)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        results, result_steps = {}, {}
         problems.append(f"results are not of the form that mocosfl writes ({error!r})")
-    done = bool(finished) or (planned is not None and overhead.get("num_steps", -1) >= planned)
-    failed = run.failed.is_file()
+    # finished.json wins: it is what a sweep skips a job for, damaged or not.
+    done = run.finished.is_file()
+    failed = not done and run.failed.is_file()
     return Run(
         name=name,
         folder=folder,
         settings=settings,
-        status="failed" if failed else "finished" if done else "interrupted",
+        status="finished" if done else "failed" if failed else "interrupted",
         message=run.failed.read_text(errors="replace").strip() if failed else "",
         steps=steps,
         planned_steps=planned,
         results=results,
+        result_steps=result_steps,
         problems=tuple(f"{name}: {problem}" for problem in problems),
     )
 
@@ -230,37 +235,49 @@ def _planned_steps(plan: Path) -> int | None:
     return int((found[2] or found[1]).replace(",", "")) if found else None
 
 
-def _last_values(metrics: Path) -> dict[str, float]:
+class Newest(NamedTuple):
+    """The newest value of a curve."""
+
+    value: float
+    steps: int  # done when it was logged
+
+
+def _newest(metrics: Path) -> dict[str, Newest]:
     """Return the newest value of each column of metrics.csv.
 
     Raises:
         ValueError: a value is not a number.
     """
-    values: dict[str, float] = {}
+    values: dict[str, Newest] = {}
     with metrics.open(newline="", errors="replace") as file:
         for row in csv.DictReader(file):
-            values.update({name: float(text) for name, text in row.items() if name and text})
+            steps = int(float(row.get("step") or "nan")) + 1  # the file counts from 0
+            values.update({k: Newest(float(v), steps) for k, v in row.items() if k and v})
     return values
 
 
-def _after(step: float | None) -> int | None:
-    return None if step is None else int(step) + 1  # steps are counted from 0
-
-
 def _results(
-    probe: dict[str, Any], overhead: dict[str, Any], curves: dict[str, float]
+    probe: dict[str, Any], overhead: dict[str, Any], curves: dict[str, Newest]
 ) -> dict[str, float | None]:
     client = overhead.get("mean_client", {})
+    logged = {name: curves[column].value for name, column in _CURVES.items() if column in curves}
     values: dict[str, float | None] = {
-        "knn_monitor": curves.get("val/knn_top1"),
+        "knn_monitor": logged.get("knn_monitor"),
         "knn": probe.get("knn_top1"),
-        "loss": curves.get("train/loss"),
+        "loss": logged.get("loss"),
         "paper_bytes": client.get("paper_bytes"),
         "true_bytes": client["up_bytes"] + client["down_bytes"] if client else None,
     }
     for name, title in PROBES.items():
         values[name] = probe.get("probes", {}).get(title, {}).get("final_top1")
     return values
+
+
+def _result_steps(probe: dict[str, Any], curves: dict[str, Newest]) -> dict[str, int]:
+    steps = {name: curves[column].steps for name, column in _CURVES.items() if column in curves}
+    if "encoder_step" in probe:
+        steps |= dict.fromkeys(("knn", *PROBES), int(probe["encoder_step"]))
+    return steps
 
 
 class Mean(NamedTuple):

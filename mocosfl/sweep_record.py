@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from mocosfl.run_folder import FolderBusy, RunFolder, write_atomically
-from mocosfl.sweeps import Outcome
+from mocosfl.sweeps import Outcome, Result, first_line
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class Job(NamedTuple):
 
     folder: RunFolder
     outcome: Outcome
+    reason: str = ""  # why it failed, in one line
 
 
 class SweepRecord(Callback):
@@ -55,17 +56,23 @@ class SweepRecord(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note that a job has begun."""
-        self._write(config, Outcome.stopped)
+        self._write(config, Result(Outcome.stopped))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Note what became of a job."""
-        outcome = job_return._return_value  # the public one raises a job's exception
-        self._write(config, outcome if isinstance(outcome, Outcome) else Outcome.failed)
+        result = job_return._return_value  # the public one raises a job's exception
+        if not isinstance(result, Result):  # an exception outside of `run_job`
+            result = Result(Outcome.failed, first_line(f"{type(result).__name__}: {result}"))
+        self._write(config, result)
 
-    def _write(self, config: DictConfig, outcome: Outcome) -> None:
+    def _write(self, config: DictConfig, result: Result) -> None:
         if self.folder is None:  # a single run
             return
-        record = {"folder": config.hydra.runtime.output_dir, "outcome": outcome.name}
+        record = {
+            "folder": config.hydra.runtime.output_dir,
+            "outcome": result.outcome.name,
+            "reason": result.reason,
+        }
         write_atomically(self.folder / f"{config.hydra.job.num}.json", json.dumps(record))
 
     def jobs(self) -> list[Job]:
@@ -91,7 +98,7 @@ def _read(file: Path) -> Job:
         outcome = Outcome.skipped  # the other process has come to the end
     if outcome is Outcome.stopped and _is_busy(folder):
         outcome = Outcome.elsewhere  # on a cluster jobs outlive the process that waits for them
-    return Job(folder, outcome)
+    return Job(folder, outcome, record["reason"])
 
 
 def _is_busy(folder: RunFolder) -> bool:
@@ -108,27 +115,24 @@ def summary(sweep: Path, jobs: list[Job]) -> str:
     shown = [Outcome.finished, Outcome.skipped, Outcome.failed]
     shown += [outcome for outcome in (Outcome.elsewhere, Outcome.stopped) if counts[outcome]]
     text = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in shown)
-    return f"sweep {sweep}: {text}\nnext: python -m mocosfl.report {sweep}"
+    lines = [f"sweep {sweep}: {text}"]
+    if elsewhere := counts[Outcome.elsewhere]:
+        lines.append(f"{elsewhere} running elsewhere: start the command again when they are done")
+    return "\n".join([*lines, f"next: python -m mocosfl.report {sweep}"])
 
 
 def failures(jobs: list[Job]) -> list[str]:
     """Return a line for each job that did not come to its end: its folder, and why."""
     return [
-        f"{job.outcome.value}: {job.folder.path}: {_reason(job)}"
+        f"{job.outcome.value}: {job.folder.path}: {job.reason or CUT_OFF}"
         for job in jobs
         if job.outcome in (Outcome.failed, Outcome.stopped)
     ]
 
 
-def _reason(job: Job) -> str:
-    if job.outcome is Outcome.failed and job.folder.failed.is_file():
-        return job.folder.failed.read_text().partition("\n")[0]
-    return CUT_OFF
-
-
 @contextmanager
 def told_at_end() -> Iterator[None]:
-    """Say what became of a sweep, however it ends; exit with 1 if a job failed."""
+    """Say what became of a sweep, however it ends; exit with 1 if a job has not finished."""
     ended = False
     try:
         yield
@@ -155,4 +159,5 @@ def _tell(record: SweepRecord, *, ended: bool) -> int:
     lines = failures(jobs)
     if lines:
         sys.stderr.write("mocosfl: " + "\nmocosfl: ".join(lines) + "\n")
-    return 1 if lines else 0
+    done = (Outcome.finished, Outcome.skipped)
+    return 0 if all(job.outcome in done for job in jobs) else 1

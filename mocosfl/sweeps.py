@@ -13,7 +13,7 @@ import sys
 import traceback
 from enum import Enum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,6 +48,13 @@ class Outcome(Enum):
     failed = "failed"
     elsewhere = "running elsewhere"  # another process is at work in its folder
     stopped = "stopped"  # begun, and nothing heard of since
+
+
+class Result(NamedTuple):
+    """What a job hands to the process that started the sweep."""
+
+    outcome: Outcome
+    reason: str = ""  # why it failed, in one line
 
 
 def name_sweep(arguments: list[str]) -> list[str]:
@@ -149,30 +156,34 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def run_job(config: Config) -> Outcome:
+def run_job(config: Config) -> Result:
     """Start a sweep's job, go on with it, or skip it when it has finished.
 
-    An exception ends the job alone: its reason goes into the folder's failed.txt. A
-    KeyboardInterrupt passes, and ends the sweep.
+    An exception ends the job alone: its reason is returned, and goes into the folder's failed.txt
+    unless the folder is another run's. A KeyboardInterrupt passes, and ends the sweep.
     """
     folder = RunFolder(Path(config.run_dir))
+    try:
+        _check_same_settings(config, folder)
+    except Exception as error:  # nothing is written: a failed.txt would be said of the other run
+        return Result(Outcome.failed, first_line(_tell_failure(folder, error)))
     try:
         outcome = _run(config, folder)
     except FolderBusy:
         # Not waited for: that could take days, and hold a place that another job could use.
         outcome = Outcome.elsewhere
     except Exception as error:
-        _write_failure(folder, error)
-        return Outcome.failed
+        text = _tell_failure(folder, error)
+        write_atomically(folder.failed, text + "\n")
+        return Result(Outcome.failed, first_line(text))
     if outcome is Outcome.skipped:
         log.info("finished already, skipped: %s", folder.path)
     if outcome is Outcome.elsewhere:
         log.info("running elsewhere, left alone: %s", folder.path)
-    return outcome
+    return Result(outcome)
 
 
 def _run(config: Config, folder: RunFolder) -> Outcome:
-    _check_same_settings(config, folder)
     if folder.finished.is_file():
         return Outcome.skipped
     from mocosfl.training import train_unless_finished  # not before: importing torch takes seconds
@@ -192,13 +203,18 @@ def _check_same_settings(config: Config, folder: RunFolder) -> None:
         )
 
 
-def _write_failure(folder: RunFolder, error: Exception) -> None:
-    """Tell why a job has failed, in its folder and to the user."""
+def _tell_failure(folder: RunFolder, error: Exception) -> str:
+    """Tell the user why a job has failed; returns it, with the traceback of what is unexpected."""
     if is_mistake(error):
-        text = words(error)
+        text = words(error).strip() or type(error).__name__
         log.debug("stopped", exc_info=True)
         sys.stderr.write(f"\nmocosfl: {text}\n")
     else:
         text = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
         log.exception("failed: %s", folder.path)
-    write_atomically(folder.failed, text.rstrip() + "\n")
+    return text.rstrip()
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a reason; the rest is a traceback, or further rules broken."""
+    return text.partition("\n")[0]

@@ -95,7 +95,6 @@ def train_unless_finished(config: Config, folder: RunFolder) -> MocoSFL | None:
     with _threads(config), folder.locked():
         if folder.finished.is_file():
             return None
-        folder.failed.unlink(missing_ok=True)
         # A kill before config.yaml was complete leaves none: it is renamed into place.
         return _train(config, folder, resume=folder.config.is_file())
 
@@ -127,6 +126,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         _write_start(config, folder, data, plan)
     else:
         _check_partition(folder, data)
+    folder.failed.unlink(missing_ok=True)  # of an earlier try; nothing has refused this one
     module = build_module(
         config,
         plan.steps_per_round,

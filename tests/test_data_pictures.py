@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import Compose
 from PIL import Image
+from test_loader import RANDOM
 from torch import Tensor
 from torch.nn import AdaptiveAvgPool2d, Flatten, Sequential
 
@@ -34,22 +35,6 @@ from mocosfl.training import train
 SIZE = 16
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]
 CPU = torch.device("cpu")
-RANDOM = ViewSettings(
-    crop_scale_min=0.08,
-    crop_scale_max=1.0,
-    ratio_min=3 / 4,
-    ratio_max=4 / 3,
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.4,
-    hue=0.1,
-    jitter_probability=0.8,
-    grey_probability=0.2,
-    blur_probability=0.5,
-    blur_sigma_min=0.1,
-    blur_sigma_max=2.0,
-    flip_probability=0.5,
-)
 CROPS_ALONE = replace(
     RANDOM, jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0, flip_probability=0.5
 )

@@ -5,18 +5,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Compose
-from matplotlib.figure import Figure
+from conftest import Compose, changed
 
 from mocosfl import checkpoint, report_runs
-from mocosfl.report import choose_accuracy, group_seeds, main, rows_of, varying
-from mocosfl.report_pictures import draw_accuracies
-from mocosfl.report_runs import Mean, Run, find_runs, read_run
+from mocosfl.report import choose_accuracy, group_seeds, main, rows_of, varying, with_overhead
+from mocosfl.report_runs import find_runs, read_run
 from mocosfl.run_folder import RunFolder
 
 MB = 2**20
@@ -104,10 +102,34 @@ def test_missing_values_are_dashes_and_empty_cells_never_zeros(write_run: Any, t
     (line,) = [x for x in (tmp_path / "report.md").read_text().splitlines() if x[:4] == "| r "]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[6:8] == ["300 / 1,000", "interrupted"]
-    assert cells[8] == "10.00"  # the monitor's last value, of step 0
-    assert cells[9:] == ["-", "-", "-", "-", "3.2500", "-", "-"]
+    assert cells[8] == "10.00 (after 1)"  # the monitor's last value, of step 0
+    assert cells[9:] == ["-", "-", "-", "-", "3.2500 (after 300)", "-", "-"]
     (row,) = csv.DictReader((tmp_path / "report.csv").read_text().splitlines())
     assert (row["linear"], row["true_bytes"], row["status"]) == ("", "", "interrupted")
+
+
+def test_results_of_a_finished_run_are_those_of_its_end_and_bare(write_run: Any, tmp_path: Path):
+    runs = [read_run(write_run(tmp_path / "r", monitor=None).path, tmp_path)]
+    (row,) = rows_of(runs, varying(runs))
+    assert (row["kNN monitor (training images)"], row["linear"]) == ("10.00", "50.00")
+    (row,) = rows_of([replace(runs[0], status="interrupted")], varying(runs))
+    assert row["kNN monitor (training images)"] == "10.00 (after 1)"
+    assert row["linear"] == "50.00 (after 1,000)"
+    assert row["MB a client, true"] == "31.00"
+
+
+@pytest.mark.parametrize("steps", [300, 1000])
+def test_run_has_finished_when_it_says_so_and_not_before(
+    write_run: Any, tmp_path: Path, steps: int
+):
+    """The bytes are on disk before the probes at the end, which may take hours, or fail."""
+    folder = write_run(tmp_path / "r", steps=steps, finished=False)
+    assert read_run(folder.path, tmp_path).status == "interrupted"
+    folder.failed.write_text("RuntimeError: no such luck\n")
+    assert read_run(folder.path, tmp_path).status == "failed"
+    folder.finished.write_text(json.dumps({"step": steps, "seconds": 9.0}))
+    run = read_run(folder.path, tmp_path)
+    assert (run.status, run.message) == ("finished", "")
 
 
 def test_columns_are_what_varies(write_run: Any, tmp_path: Path):
@@ -220,6 +242,26 @@ def test_bytes_are_computed_where_their_file_is_missing(
     assert "not read" not in capsys.readouterr().out
 
 
+def test_bytes_of_a_run_that_saves_are_not_known_before_it_has_told_them(
+    quick_run: RunFolder, tmp_path: Path
+):
+    config = quick_run.load_config()
+    folder = RunFolder(tmp_path / "copy")
+    folder.path.mkdir()
+    for file in (quick_run.plan, quick_run.metrics, quick_run.partition):
+        (folder.path / file.name).write_bytes(file.read_bytes())
+    known = {}
+    for enabled in (True, False):
+        folder.save_config(changed(config, {"saving.enabled": enabled}))
+        run = with_overhead(read_run(folder.path, tmp_path))
+        (row,) = rows_of([run], varying([run]))
+        known[enabled] = [
+            row[title] != "-" for title in ("MB a client, true", "MB a client, paper")
+        ]
+        assert run.problems == ()
+    assert known == {True: [False, False], False: [True, True]}
+
+
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_folder_without_runs_is_refused(tmp_path: Path, name: str):
     (tmp_path / "empty" / "below").mkdir(parents=True)
@@ -245,86 +287,6 @@ def test_pictures_prefer_the_linear_probe_and_take_what_there_is(write_run: Any,
     runs = find_runs(tmp_path)
     assert choose_accuracy(runs) == "linear"
     assert choose_accuracy(runs[2:]) == "knn_monitor"  # 1 of 3 has been probed
-
-
-def _drawn(monkeypatch: pytest.MonkeyPatch, means: list[Mean], folder: Path) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
-    save = Figure.savefig
-
-    def keep(figure: Figure, path: Path, **more: Any) -> None:
-        figures[Path(path).name] = figure
-        save(figure, path, **more)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    draw_accuracies(means, "linear", label="linear, %", keys=[], folder=folder)
-    return figures
-
-
-def _run(method: str, partition: str, **settings: Any) -> Run:
-    top1, sent = settings.pop("top1"), settings.pop("sent")
-    values = {
-        "method.name": method, "dataset.name": "cifar10", "partition.kind": partition,
-        "clients.num_clients": settings.get("clients", 20), "split.cut_layer": settings["cut"],
-        "method.whole_network": settings["cut"] is None, "seed": settings.get("seed", 1),
-    }  # fmt: skip
-    results = {"linear": top1, "true_bytes": sent * MB}
-    return Run("r", Path(), values, "finished", results=results)
-
-
-def test_pictures_hold_each_accuracy_at_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    means = [
-        Mean([_run("mocosfl", "iid", cut=1, clients=20, top1=0.5, sent=100)]),
-        Mean([_run("mocosfl", "iid", cut=1, clients=200, top1=0.4, sent=10)]),
-        Mean([_run("fl_moco", "iid", cut=None, clients=20, top1=0.3, sent=900)]),
-        Mean([_run("central_moco", "iid", cut=None, clients=1, top1=0.8, sent=0)]),
-    ]
-    figures = _drawn(monkeypatch, means, tmp_path)
-    places = {}
-    for name, figure in figures.items():
-        (axes,) = figure.axes
-        lines = [line.get_xydata().tolist() for line in axes.lines]
-        places[name] = sorted(tuple(point) for line in lines for point in line)
-    across = [(0.0, 80.0), (1.0, 80.0)]  # in parts of the panel's width
-    assert places["accuracy_clients.png"] == [*across, (20.0, 30.0), (20.0, 50.0), (200.0, 40.0)]
-    assert places["accuracy_bytes.png"] == [*across, (10.0, 40.0), (100.0, 50.0), (900.0, 30.0)]
-    # Neither has a cut.
-    assert places["accuracy_cut.png"] == [
-        (0.0, 30.0), *across[:1], (1.0, 30.0), (1.0, 40.0), (1.0, 50.0), *across[1:],
-    ]  # fmt: skip
-    assert figures["accuracy_bytes.png"].axes[0].get_xscale() == "log"
-
-
-def test_error_bars_are_the_deviation_over_seeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    runs = [_run("mocosfl", "iid", cut=1, top1=t, sent=1, seed=i) for i, t in enumerate((0.4, 0.6))]
-    figure = _drawn(monkeypatch, [Mean(runs)], tmp_path)["accuracy_cut.png"]
-    (bars,) = figure.axes[0].collections
-    low, high = bars.get_paths()[0].vertices[:, 1]
-    assert (high - low) / 2 == pytest.approx(100 * 0.1 * 2**0.5)
-
-
-def test_nothing_in_the_pictures_overlaps_with_36_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    means = [
-        Mean([_run("a_method_with_a_long_name", partition, cut=cut, clients=clients,
-                   top1=0.5 + 0.001 * clients / cut, sent=clients)])
-        for clients in (100, 200, 1000)
-        for partition in ("iid", "shards", "dirichlet")
-        for cut in (1, 2, 6, 9)
-    ]  # fmt: skip
-    for figure in _drawn(monkeypatch, means, tmp_path).values():
-        width, height = figure.canvas.get_width_height()
-        (legend,) = figure.legends
-        box, axes_box = legend.get_window_extent(), figure.axes[0].get_tightbbox()
-        assert axes_box is not None
-        assert box.y1 <= axes_box.y0
-        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height
-        boxes = sorted(
-            (text.get_window_extent() for text in figure.axes[0].get_xticklabels()),
-            key=lambda box: box.x0,
-        )
-        shown = [box for box in boxes if box.width > 1]
-        assert all(a.x1 < b.x0 for a, b in pairwise(shown))
 
 
 def test_report_starts_without_torch():

@@ -22,9 +22,9 @@ from mocosfl import sweeps, training
 from mocosfl.callbacks import Alarm
 from mocosfl.manners import quote_choices
 from mocosfl.metrics_log import read_metrics
-from mocosfl.run_folder import FolderBusy, RunFolder, write_atomically
+from mocosfl.run_folder import FolderBusy, RunFolder
 from mocosfl.sweep_record import Job, SweepRecord, failures, summary, told_at_end
-from mocosfl.sweeps import Outcome, name_sweep, run_job
+from mocosfl.sweeps import Outcome, Result, name_sweep, run_job
 
 TRAIN = CONF.parent / "train.py"
 
@@ -119,6 +119,11 @@ def finished_run(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
+def files_in(folder: RunFolder) -> dict[Path, int]:
+    """Return what is in a folder, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+
+
 def test_run_tells_that_it_has_finished(quick_run: RunFolder):
     finished = OmegaConf.load(quick_run.finished)
     assert finished["step"] == 21
@@ -126,9 +131,9 @@ def test_run_tells_that_it_has_finished(quick_run: RunFolder):
 
 
 def test_finished_job_is_skipped_untouched(compose_quick: Compose, finished_run: RunFolder):
-    before = {path: path.stat().st_mtime_ns for path in finished_run.path.rglob("*")}
-    assert run_job(compose_quick([])) is Outcome.skipped
-    assert {path: path.stat().st_mtime_ns for path in finished_run.path.rglob("*")} == before
+    before = files_in(finished_run)
+    assert run_job(compose_quick([])) == Result(Outcome.skipped)
+    assert files_in(finished_run) == before
 
 
 def test_finished_is_looked_up_under_the_lock_too(compose_quick: Compose, finished_run: RunFolder):
@@ -152,7 +157,7 @@ def test_job_that_is_interrupted_ends_the_sweep_and_goes_on_later_as_if_it_never
     assert not folder.failed.exists()
     assert not folder.finished.exists()
     assert read(folder.last)["global_step"] == 8  # a checkpoint every 2 steps
-    assert run_job(compose_quick([])) is Outcome.finished
+    assert run_job(compose_quick([])) == Result(Outcome.finished)
     assert_same_results(folder, quick_run)
 
 
@@ -164,7 +169,7 @@ def test_job_killed_before_its_first_checkpoint_starts_anew(
     folder.path.mkdir()
     for name in left:
         shutil.copy(quick_run.config, folder.path / name)
-    assert run_job(compose_quick([])) is Outcome.finished
+    assert run_job(compose_quick([])) == Result(Outcome.finished)
     assert_same_results(folder, quick_run)
 
 
@@ -172,16 +177,17 @@ def test_job_leaves_a_folder_alone_that_another_process_works_in(
     compose_quick: Compose, tmp_path: Path
 ):
     with RunFolder(tmp_path / "run").locked():
-        assert run_job(compose_quick([])) is Outcome.elsewhere
+        assert run_job(compose_quick([])) == Result(Outcome.elsewhere)
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_job_refused_before_it_began_says_why_in_its_folder(
     compose_quick: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert run_job(compose_quick(["moco.queue_length=23"])) is Outcome.failed
+    result = run_job(compose_quick(["moco.queue_length=23"]))
     text = RunFolder(tmp_path / "run").failed.read_text()
     assert text.startswith("moco.queue_length=23: shorter than ")
+    assert result == Result(Outcome.failed, text.partition("\n")[0])
     assert "Traceback" not in text
     assert text in capsys.readouterr().err
 
@@ -195,19 +201,56 @@ def test_unexpected_failure_is_kept_with_its_traceback_until_the_next_start(
     folder = RunFolder(tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(training, "make_plan", fail)
-        assert run_job(compose_quick([])) is Outcome.failed
+        failure = Result(Outcome.failed, "RuntimeError: no such luck")
+        assert run_job(compose_quick([])) == failure
     lines = folder.failed.read_text().splitlines()
     assert lines[0] == "RuntimeError: no such luck"
     assert "Traceback (most recent call last):" in lines
-    assert run_job(compose_quick([])) is Outcome.finished
+    assert run_job(compose_quick([])) == Result(Outcome.finished)
     assert not folder.failed.exists()
 
 
 def test_job_stays_out_of_a_folder_with_other_settings(
+    compose_quick: Compose, finished_run: RunFolder, capsys: pytest.CaptureFixture[str]
+):
+    before = files_in(finished_run)
+    outcome, reason = run_job(compose_quick(["seed=5"]))
+    assert outcome is Outcome.failed
+    assert "holds a run with other settings" in reason
+    assert reason in capsys.readouterr().err
+    assert files_in(finished_run) == before
+
+
+def test_job_stays_out_of_a_folder_whose_configuration_it_cannot_read(
     compose_quick: Compose, finished_run: RunFolder
 ):
-    assert run_job(compose_quick(["seed=5"])) is Outcome.failed
-    assert "holds a run with other settings" in finished_run.failed.read_text()
+    finished_run.config.write_text("of_another_version: 1\n")
+    before = files_in(finished_run)
+    outcome, reason = run_job(compose_quick([]))
+    assert outcome is Outcome.failed
+    assert "not a configuration of this version" in reason
+    assert files_in(finished_run) == before
+
+
+def test_failed_job_that_is_resumed_by_hand_is_failed_no_more(
+    compose_quick: Compose, quick_run: RunFolder, tmp_path: Path
+):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    shutil.copy(quick_run.config, folder.config)
+    folder.failed.write_text("RuntimeError: no such luck\n")
+    training.train(compose_quick([]), folder, resume=True)
+    assert folder.finished.is_file()
+    assert not folder.failed.exists()
+
+
+def test_start_that_is_refused_leaves_the_reason_of_the_failure_before_it(
+    compose_quick: Compose, finished_run: RunFolder
+):
+    finished_run.failed.write_text("RuntimeError: no such luck\n")
+    with pytest.raises(ValueError, match="holds a run already"):
+        training.train(compose_quick([]), finished_run, resume=False)
+    assert finished_run.failed.read_text() == "RuntimeError: no such luck\n"
 
 
 def test_saved_configuration_has_the_hash_of_the_composed_one(
@@ -237,26 +280,30 @@ def job_config(record: SweepRecord, number: int) -> DictConfig:
     return OmegaConf.create({"hydra": {"runtime": runtime, "job": {"num": number}}})
 
 
-def run_jobs(record: SweepRecord, outcomes: Sequence[Outcome | None]) -> list[RunFolder]:
+def run_jobs(
+    record: SweepRecord, ends: Sequence[Outcome | Result | Exception | None]
+) -> list[RunFolder]:
     """Let jobs begin and, but for None, end."""
     folders = []
-    for number, outcome in enumerate(outcomes):
+    for number, end in enumerate(ends):
         config = job_config(record, number)
         folders.append(RunFolder(Path(config.hydra.runtime.output_dir)))
         folders[-1].path.mkdir(exist_ok=True)
         record.on_job_start(config)
-        if outcome is not None:
-            record.on_job_end(config, JobReturn(_return_value=outcome))
+        if end is not None:
+            value = Result(end) if isinstance(end, Outcome) else end
+            record.on_job_end(config, JobReturn(_return_value=value))
     return folders
 
 
 def test_end_of_a_sweep_counts_the_jobs_and_names_those_that_failed(
     sweep: SweepRecord, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
-    done = [Outcome.finished, Outcome.failed, Outcome.skipped, *[Outcome.finished] * 9, None]
+    failure = Result(Outcome.failed, "a.b=1: too small")
+    done = [Outcome.finished, failure, Outcome.skipped, *[Outcome.finished] * 9, None]
     with pytest.raises(SystemExit) as error, told_at_end():
         folders = run_jobs(sweep, done)
-        write_atomically(folders[1].failed, "a.b=1: too small\nc.d=2: too large\n")
+        folders[1].failed.write_text("another start's reason\n")
     assert error.value.code == 1
     out, err = capsys.readouterr()
     assert f"sweep {tmp_path}: 10 finished, 1 skipped, 1 failed, 1 stopped\n" in out
@@ -266,6 +313,11 @@ def test_end_of_a_sweep_counts_the_jobs_and_names_those_that_failed(
     assert lines[1].startswith(f"mocosfl: stopped: {folders[12].path}: cut off (killed, ")
     assert len(lines) == 2
     assert not (tmp_path / ".jobs").exists()
+
+
+def test_job_that_hydra_ends_with_an_exception_has_failed_for_its_reason(sweep: SweepRecord):
+    (folder,) = run_jobs(sweep, [RuntimeError("no such luck\nat all")])
+    assert sweep.jobs() == [Job(folder, Outcome.failed, "RuntimeError: no such luck")]
 
 
 def test_sweep_without_failures_ends_well(
@@ -294,8 +346,21 @@ def test_job_running_elsewhere_is_no_failure_and_counts_as_skipped_once_it_is_do
     assert sweep.jobs() == [Job(folder, Outcome.elsewhere)]
     assert failures(sweep.jobs()) == []
     assert "1 running elsewhere" in summary(tmp_path, sweep.jobs())
+    assert "start the command again" in summary(tmp_path, sweep.jobs())
     folder.finished.touch()
     assert sweep.jobs() == [Job(folder, Outcome.skipped)]
+    assert "start the command again" not in summary(tmp_path, sweep.jobs())
+
+
+def test_sweep_with_jobs_elsewhere_says_to_start_it_again_and_is_no_success(
+    sweep: SweepRecord, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as error, told_at_end():
+        run_jobs(sweep, [Outcome.finished, Outcome.elsewhere, Outcome.elsewhere])
+    assert error.value.code == 1
+    out, err = capsys.readouterr()
+    assert "\n2 running elsewhere: start the command again when they are done\n" in out
+    assert err == ""
 
 
 def test_job_that_outlives_the_process_that_waits_for_it_is_told_from_a_dead_one(
@@ -319,7 +384,7 @@ def test_two_starts_of_one_sweep_count_their_own_jobs(sweep: SweepRecord, tmp_pa
 def test_single_run_leaves_no_record(tmp_path: Path):
     record, config = SweepRecord(), OmegaConf.create({"hydra": {}})
     record.on_job_start(config)
-    record.on_job_end(config, JobReturn(_return_value=Outcome.finished))
+    record.on_job_end(config, JobReturn(_return_value=Result(Outcome.finished)))
     with told_at_end():
         pass
     assert list(tmp_path.iterdir()) == []
