@@ -47,7 +47,9 @@ def test_partition_of_a_file_is_taken_as_it_is(tiny_config: Config, tmp_path: Pa
         "partition.kind": "file",
         "partition.path": str(tmp_path),
         "seed": 99,
-        "heterogeneity.rich_fraction": 0.25,  # decides on batches, not on who holds what
+        # Decide on batches, not on who holds what.
+        "heterogeneity.rich_fraction": 0.25,
+        "heterogeneity.rich_data_fraction": 0.25,
     }
     data = FederatedData(changed(tiny_config, given))
     np.testing.assert_array_equal(data.partition.order, before.order)

@@ -23,6 +23,7 @@ EXPERIMENTS.remove("none")
 
 SMALL = [
     "dataset=digits",
+    "partition.classes_per_client=1",  # 1,000 clients of 2 classes need more images
     "backbone.width=4",
     "moco.queue_length=2000",
     "moco.projector_hidden=16",

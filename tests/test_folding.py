@@ -85,6 +85,13 @@ def test_folded_layer_equals_a_loop_over_clients(layer: Callable[[], nn.Module])
     assert_folded_equals_loop(head, normal(NUM_CLIENTS, BATCH, 4, 8, 8, seed=1))
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(4, 5), nn.Linear(4, 5, bias=False), nn.BatchNorm1d(4)], ids=str
+)
+def test_folded_layer_of_vectors_equals_a_loop_over_clients(layer: nn.Module) -> None:
+    assert_folded_equals_loop(layer, normal(NUM_CLIENTS, BATCH, 4, seed=1))
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 def test_folded_head_equals_a_loop_over_clients_at_any_depth(name: str) -> None:
     size = 32 if name in STAGE_CONVS else 8  # the smallest that no pool or stride exhausts
@@ -152,7 +159,7 @@ def test_folds_of_one_head_share_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.BatchNorm2d(4), nn.Linear(4, 4), nn.ConvTranspose2d(4, 4, 2), nn.InstanceNorm2d(4)]
+    "layer", [nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 4, 2), nn.InstanceNorm2d(4)]
 )
 def test_layer_that_cannot_be_folded_is_an_error_that_says_what_can(layer: nn.Module) -> None:
     head = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(layer, nn.ReLU()))
