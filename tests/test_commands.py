@@ -503,7 +503,7 @@ def test_sweep_leaves_four_runs_with_their_own_logs(data_dir: Path, tmp_path: Pa
         assert [row["step"] for row in read_metrics(run.metrics)] == ["0", "1", "2", "3"]
         assert read(run.last)["global_step"] == 4
         assert (run.path / "train.log").read_text()
-        names = {path.name.rpartition("-")[2] for path in run.path.glob("wandb/offline-run-*")}
+        names = {path.name.split("-")[3] for path in run.path.glob("wandb/offline-run-*")}
         assert names == {run.wandb_id.read_text()}
     assert len({run.wandb_id.read_text() for run in runs}) == 4
 

@@ -500,7 +500,7 @@ def test_wandb_runs_offline_without_a_prompt_and_keep_their_ids(
             train(config, folder, resume=True)
         assert wandb.run is None  # finished
         ids.append(folder.wandb_id.read_text())
-        runs = {path.name.rpartition("-")[2] for path in folder.path.glob("wandb/offline-run-*")}
+        runs = {path.name.split("-")[3] for path in folder.path.glob("wandb/offline-run-*")}
         assert runs == {ids[-1]}
         assert list(folder.path.glob("wandb/offline-run-*/*.wandb"))
     assert ids[0] != ids[1]
