@@ -142,7 +142,7 @@ def _source_path(settings: DatasetSettings) -> Path:
     if not path.is_dir():
         raise FileNotFoundError(
             f"dataset.path={settings.path}: no such folder; dataset.source={settings.source} "
-            "reads its images there"
+            "reads its images there; put them there, or set dataset.path=<folder>"
         )
     return path
 
