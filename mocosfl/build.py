@@ -55,6 +55,12 @@ def keys_per_row(config: Config) -> int:
     return 1 if config.moco.symmetric is Symmetric.none else 2
 
 
+def queue_shape(config: Config) -> tuple[int, int]:
+    """Return how many queues there are and the keys in each: K for all, or K // N for each."""
+    num_queues = 1 if config.moco.feature_sharing else config.clients.num_clients
+    return num_queues, config.moco.queue_length // num_queues
+
+
 def build_split(config: Config) -> Split:
     """Build the backbone and cut it, with the random state that is there."""
     split = config.split
@@ -158,10 +164,10 @@ def build_projector(config: Config, split: Split) -> nn.Module:
 
 
 def _build_queue(config: Config) -> KeyQueue:
-    num_queues = 1 if config.moco.feature_sharing else config.clients.num_clients
+    num_queues, length = queue_shape(config)
     return KeyQueue(
         num_queues,
-        config.moco.queue_length // num_queues,
+        length,
         dim=config.moco.projector_dim,
         generator=torch_generator(config.seed, "queue"),
     )

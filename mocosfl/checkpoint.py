@@ -12,12 +12,10 @@ from torch import nn
 from mocosfl.averaging import mean_of_rows
 from mocosfl.build import build_federation, build_split
 from mocosfl.config import Config
-from mocosfl.run_folder import RunFolder, below_data_dir
+from mocosfl.run_folder import FREE_KEYS, RunFolder, below_data_dir
 
 HEADS = "federation.clients.online."
 TRUNK = "federation.server.trunk."
-# Where a run writes and how it shows itself; everything else shapes its result.
-FREE_KEYS = ("run_dir", "sweep_name", "output_dir", "data_dir", "resume", "notes", "logger")
 
 
 class Encoder(NamedTuple):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
+from mocosfl.build import queue_shape
 from mocosfl.config import Config
 from mocosfl.ema import update_ema
 from mocosfl.loss import contrastive_loss
@@ -99,8 +100,7 @@ def own_queue(config: Config) -> KeyQueue | None:
     """Return the queue of a client that computes the contrastive loss itself, else None."""
     if not config.method.whole_network or config.method.supervised:
         return None
-    num_queues = 1 if config.moco.feature_sharing else config.clients.num_clients
-    length, generator = config.moco.queue_length // num_queues, torch.Generator()
+    (_, length), generator = queue_shape(config), torch.Generator()
     queue = KeyQueue(1, length, dim=config.moco.projector_dim, generator=generator)
     return queue.double() if config.trainer.precision == "fp64" else queue
 

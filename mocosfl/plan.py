@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.build import batch_sizes, keys_per_row, pool_size
+from mocosfl.build import batch_sizes, keys_per_row, pool_size, queue_shape
 from mocosfl.config import Averaging, ClientState, Config, PartitionKind
 from mocosfl.data.round_plan import steps_per_round, sync_steps
 from mocosfl.overhead.network import build_network, client_kinds, num_parameters
@@ -148,10 +148,8 @@ def _cut(config: Config) -> str:
 
 
 def _queues(config: Config) -> str:
-    number, length = config.clients.num_clients, config.moco.queue_length
-    if config.moco.feature_sharing or number == 1:
-        return f"{length:,} keys"
-    return f"{number:,} private ones of {length // number:,} keys"
+    number, length = queue_shape(config)
+    return f"{length:,} keys" if number == 1 else f"{number:,} private ones of {length:,} keys"
 
 
 def _averaging(config: Config) -> str:

@@ -18,12 +18,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from mocosfl import run_folder
 from mocosfl.run_folder import RunFolder
 
-# Where a run writes and how it shows itself: checkpoint.FREE_KEYS, whose module imports torch, and
-# what else has no influence on the result.
+# What tells no two runs apart: also what else has no influence on the result.
 FREE_KEYS = (
-    "run_dir", "output_dir", "data_dir", "resume", "notes", "logger", "sweep_name",
+    *run_folder.FREE_KEYS,
     "trainer.accelerator", "trainer.devices", "trainer.log_every_steps", "trainer.num_threads",
     "trainer.view_block_images", "trainer.progress_bar", "dataset.path", "dataset.num_workers",
     "dataset.download", "callbacks.checkpoint_every_steps", "callbacks.checkpoint_every_minutes",

@@ -14,6 +14,9 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mocosfl.config import Config
 
+# Where a run writes and how it shows itself; everything else shapes its result.
+FREE_KEYS = ("run_dir", "sweep_name", "output_dir", "data_dir", "resume", "notes", "logger")
+
 
 class FolderBusy(ValueError):
     """Another process is running in the folder."""

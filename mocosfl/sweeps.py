@@ -25,7 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mocosfl.config import Config, cut_name
 from mocosfl.manners import is_mistake, words
-from mocosfl.run_folder import FolderBusy, RunFolder, below_data_dir, write_atomically
+from mocosfl.run_folder import (
+    FREE_KEYS,
+    FolderBusy,
+    RunFolder,
+    below_data_dir,
+    write_atomically,
+)
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +133,6 @@ def _select(root: DictConfig, key: str) -> str:
 
 def digest(config: DictConfig) -> str:
     """Return 8 hexadecimal digits that stand for all settings that shape a run's result."""
-    # Imported here: it needs torch, and this module is loaded by every command, --help too.
-    from mocosfl.checkpoint import FREE_KEYS
-
     keys = sorted({str(key) for key in config} - {*FREE_KEYS, "hydra"})
     try:
         settings = {key: _plain(config, key, resolve=True) for key in keys}

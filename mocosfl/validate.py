@@ -15,6 +15,7 @@ from mocosfl.build import (
     keys_per_row,
     num_rich_clients,
     pool_size,
+    queue_shape,
 )
 from mocosfl.config import (
     ClientSchedule,
@@ -312,7 +313,7 @@ def _queue(config: Config) -> Iterator[str]:
                 f"use at least {keys}, or fewer or smaller clients"
             )
         return
-    private = moco.queue_length // max(1, clients.num_clients)
+    private = queue_shape(config)[1]
     if per_client > private:
         yield (
             f"moco.queue_length={moco.queue_length}: leaves {private} keys to each of "

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import Compose, changed
 
-from mocosfl import checkpoint, report_runs
+from mocosfl import report_runs, run_folder
 from mocosfl.report import choose_accuracy, group_seeds, main, rows_of, varying, with_overhead
 from mocosfl.report_runs import find_runs, read_run
 from mocosfl.run_folder import RunFolder
@@ -157,7 +157,7 @@ def test_settings_that_differ_far_behind_are_told_apart(write_run: Any, tmp_path
 
 def test_settings_without_influence_are_no_columns():
     ours = set(report_runs.FREE_KEYS)
-    assert set(checkpoint.FREE_KEYS) <= ours
+    assert set(run_folder.FREE_KEYS) <= ours
     assert "moco" not in ours
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from mocosfl.build import queue_shape
 from mocosfl.config import Config, Symmetric
 from mocosfl.overhead.network import Network
 from mocosfl.overhead.traffic import is_frozen, num_views
@@ -43,7 +44,7 @@ def client_macs(config: Config, network: Network, batch_size: int) -> ClientMacs
     online = trained if trained else forward
     logits = 0
     if network.server is None and not config.method.supervised:
-        logits = 2 * len(images) * config.moco.projector_dim * _negatives(config)
+        logits = 2 * len(images) * config.moco.projector_dim * queue_shape(config)[1]
     passes = 1 if frozen else 2 if config.method.supervised else 3
     return ClientMacs(online + momentum + logits, passes * forward)
 
@@ -67,7 +68,7 @@ def server_macs(config: Config, network: Network, rows: int) -> int:
     if config.method.supervised:
         return first
     key = count_macs(lambda: _no_grad(server, smashed))
-    logits = 2 * rows * config.moco.projector_dim * _negatives(config)  # forward and backward
+    logits = 2 * rows * config.moco.projector_dim * queue_shape(config)[1]  # forward and backward
     if config.moco.symmetric is not Symmetric.server:
         return first + key + logits
     # With the roles exchanged: no gradient goes back to the key that is now the query.
@@ -105,11 +106,6 @@ def _backward_flops(
     """
     forward = conv_flop_count(input_shape, weight_shape, grad_shape, transposed=transposed)
     return forward * sum(output_mask[:2])
-
-
-def _negatives(config: Config) -> int:
-    num_queues = 1 if config.moco.feature_sharing else config.clients.num_clients
-    return config.moco.queue_length // num_queues
 
 
 def _no_grad(module: nn.Module, rows: Tensor) -> Tensor:
