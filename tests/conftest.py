@@ -37,6 +37,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.fixture(autouse=True)
+def without_data_dir_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide where the user keeps real data sets: a test gets those that it names, on any machine."""
+    monkeypatch.delenv("MOCOSFL_DATA_DIR", raising=False)
+
+
 @lru_cache
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base=None):
