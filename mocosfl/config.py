@@ -44,6 +44,15 @@ class Averaging(Enum):
     divergence_aware = "divergence_aware"
 
 
+class TaressflMode(Enum):
+    """What the privacy module does (`taressfl.mode`)."""
+
+    off = "off"
+    on = "on"  # clients start from an expert's head and stay frozen
+    online = "online"  # each client's own regulariser in the ordinary loop
+    expert = "expert"  # trains such an expert: `python -m mocosfl.expert`
+
+
 class ClientState(Enum):
     """What a client keeps between two rounds in the pool (`clients.client_state`)."""
 
@@ -164,7 +173,19 @@ class SavingConfig:
 class TaressflConfig:
     """`taressfl=`: the privacy module."""
 
-    enabled: bool = MISSING  # only false so far
+    mode: TaressflMode = MISSING  # off, on (frozen expert's head), online or expert
+    expert: str | None = MISSING  # on: the expert's run folder or checkpoint; online: may be null
+    decoder: str = MISSING  # of the simulated attacker: res_normN4C64, conv_normN4C64, plain ...
+    decoder_lr: float = MISSING  # of its Adam; 1e-3 published
+    alpha: float = MISSING  # weight of the regulariser; 2.0 published, 0: none
+    target_ssim: float = MISSING  # reconstructions below are not punished, [0, 1]; 0.6 published
+    target_fraction: float = MISSING  # expert: part of dataset's training images in it, [0, 1]
+    target_rows: int = MISSING  # expert: rows of a batch that are target images; 128 of 256 published
+    auxiliary: DatasetConfig | None = None  # expert: the other images, without privacy to protect
+    pictures_every_rounds: int = MISSING  # expert, online: reconstructions are drawn; 0: never
+    max_collapses: int = MISSING  # go back to the last good checkpoint so many times; 0: never
+    collapse_alpha_factor: float = MISSING  # alpha from then on, (0, 1]
+    collapse_lr_factor: float = MISSING  # learning rates of head and server from then on, (0, 1]
 
 
 @dataclass

@@ -204,8 +204,6 @@ def _choices(config: Config) -> Iterator[str]:
         )
     if config.trainer.devices != 1:
         yield f"trainer.devices={config.trainer.devices}: one process so far; set it to 1"
-    if config.taressfl.enabled:
-        yield "taressfl.enabled=true: not built yet; use taressfl=off"
 
 
 def _dataset(config: Config) -> Iterator[str]:
