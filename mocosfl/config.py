@@ -180,7 +180,7 @@ class TaressflConfig:
     alpha: float = MISSING  # weight of the regulariser; 2.0 published, 0: none
     target_ssim: float = MISSING  # reconstructions below are not punished, [0, 1]; 0.6 published
     target_fraction: float = MISSING  # expert: part of dataset's training images in it, [0, 1]
-    target_rows: int = MISSING  # expert: rows of a batch that are target images; 128 of 256 published
+    target_rows: int = MISSING  # expert: rows of a batch with target images; 128 of 256 published
     auxiliary: DatasetConfig | None = None  # expert: the other images, without privacy to protect
     pictures_every_rounds: int = MISSING  # expert, online: reconstructions are drawn; 0: never
     max_collapses: int = MISSING  # go back to the last good checkpoint so many times; 0: never
