@@ -44,8 +44,9 @@ def main(config: ProbeConfig) -> None:
 
 def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     """Return the encoder, the folder for its results and the run that it belongs to."""
-    from mocosfl.checkpoint import find_checkpoint, fresh_encoder, load_encoder
+    from mocosfl.checkpoint import find_checkpoint, load_encoder
     from mocosfl.run_folder import RunFolder
+    from mocosfl.starting_point import fresh_encoder
 
     if config.checkpoint == "none":
         if config.run is None:

@@ -11,13 +11,16 @@ from torch import nn
 
 from mocosfl.averaging import Averager
 from mocosfl.client_pool import ClientPool
-from mocosfl.config import Averaging, ClientState, Config, Symmetric
+from mocosfl.config import Averaging, ClientState, Config, Symmetric, TaressflMode
 from mocosfl.data.augmentation import ViewSettings
+from mocosfl.data.round_plan import steps_per_round
 from mocosfl.federation import Federation
 from mocosfl.models.projector import Projector
 from mocosfl.models.split import Bottleneck, Split, split_backbone
 from mocosfl.models.whole_network import WholeNetwork
 from mocosfl.module import MocoSFL, OptimizerSettings
+from mocosfl.privacy.attackers import AttackerPool, Regulariser
+from mocosfl.privacy.decoders import build_decoder
 from mocosfl.queue import KeyQueue
 from mocosfl.randomness import torch_generator
 from mocosfl.saving import CommunicationSaving, SmashedStore
@@ -48,6 +51,27 @@ def batch_sizes(config: Config) -> npt.NDArray[np.int64]:
     sizes = np.full(config.clients.num_clients, config.clients.batch_size)
     sizes[: num_rich_clients(config)] *= config.heterogeneity.rich_batch_factor
     return sizes
+
+
+def part_batch_sizes(config: Config) -> npt.NDArray[np.int64]:
+    """Return an expert's rows of target and of auxiliary images; without target images of these."""
+    taressfl, rows = config.taressfl, config.clients.batch_size
+    if taressfl.target_fraction == 0:
+        return np.array([rows])
+    return np.array([taressfl.target_rows, rows - taressfl.target_rows])
+
+
+def round_steps(config: Config, counts: npt.NDArray[np.int64]) -> int:
+    """Return S, the steps of a round.
+
+    Args:
+        config: a valid configuration.
+        counts: (N,) images of each client; of an expert the images of its parts, see
+            `part_batch_sizes`.
+    """
+    if config.taressfl.mode is TaressflMode.expert:
+        return max(1, int(counts[-1]) // int(part_batch_sizes(config)[-1]))
+    return steps_per_round(counts, batch_sizes(config), local_epochs=config.method.local_epochs)
 
 
 def keys_per_row(config: Config) -> int:
@@ -173,12 +197,47 @@ def _build_queue(config: Config) -> KeyQueue:
     )
 
 
+def build_attackers_decoder(config: Config) -> nn.Module:
+    """Build what each simulated attacker starts from, with the random state that is there."""
+    return build_decoder(
+        config.taressfl.decoder,
+        build_split(config).smashed_shape,
+        image_size=config.dataset.image_size,
+        batch_size=int(batch_sizes(config).min()),
+    )
+
+
+def build_attackers(config: Config, num_collapses: int = 0) -> AttackerPool | None:
+    """Build the simulated attackers that heads learn to evade; None where there are none.
+
+    Args:
+        config: a valid configuration.
+        num_collapses: after each, alpha is smaller by taressfl.collapse_alpha_factor.
+    """
+    taressfl = config.taressfl
+    if taressfl.mode not in (TaressflMode.online, TaressflMode.expert):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_generator(config.seed, "attackers").initial_seed())
+        decoder = build_attackers_decoder(config)
+    alpha = taressfl.alpha * taressfl.collapse_alpha_factor**num_collapses
+    return AttackerPool(
+        decoder,
+        Regulariser(alpha, taressfl.target_ssim, taressfl.decoder_lr),
+        num_clients=config.clients.num_clients,
+        pool_size=pool_size(config),
+        mean=list(config.dataset.mean),
+        std=list(config.dataset.std),
+    )
+
+
 def build_module(
     config: Config,
     steps_per_round: int,
     *,
     counts: npt.NDArray[np.int64] | None = None,
     smashed_folder: Path | None = None,
+    num_collapses: int = 0,
 ) -> MocoSFL:
     """Build what Lightning trains.
 
@@ -187,6 +246,7 @@ def build_module(
         steps_per_round: S.
         counts: (N,) images of each client, see `build_federation`.
         smashed_folder: where `saving=by_loss` keeps a round's smashed data.
+        num_collapses: from which the run has gone back to a good checkpoint.
     """
     if config.averaging.kind is Averaging.by_images and counts is None:
         raise ValueError("averaging.kind=by_images: needs the number of each client's images")
@@ -208,6 +268,8 @@ def build_module(
         steps_per_round=steps_per_round,
         config=plain(config),
         saving=_build_saving(config, smashed_folder),
+        attackers=build_attackers(config, num_collapses),
+        lr_scale=config.taressfl.collapse_lr_factor**num_collapses,
     )
 
 

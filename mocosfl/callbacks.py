@@ -1,7 +1,6 @@
 """What happens around the training steps: checkpoints, the kNN monitor, the alarms, the bar."""
 
 import logging
-import math
 import os
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from torch import nn
 
+from mocosfl.alarm import Alarm, is_last_step
 from mocosfl.config import Config, FeatureKind
 from mocosfl.data.datamodule import FederatedData
 from mocosfl.evaluation.features import extract_features
@@ -31,10 +31,6 @@ SHOWN = {
     "accuracy": "train/accuracy",
     "images/s": "time/images_per_second",
 }
-
-
-class TrainingStopped(RuntimeError):
-    """The run has failed and was stopped on purpose; the message says why and what to do."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -67,23 +63,28 @@ def save_if_finite(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> No
         trainer.save_checkpoint(path, weights_only=weights_only)
 
 
-def is_last_step(trainer: pl.Trainer) -> bool:
-    """Return whether the run ends with the step that has just been taken."""
-    return trainer.global_step == trainer.max_steps
-
-
 class LastCheckpoint(Callback):
     """Keeps `last.ckpt` current: every so many steps or minutes, and at the end."""
 
-    def __init__(self, path: Path, *, every_steps: int, every_minutes: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        every_steps: int,
+        every_minutes: float,
+        unless_suspicious: Alarm | None = None,
+    ) -> None:
         """Keep the settings.
 
         Args:
             path: the file.
             every_steps: steps between two checkpoints, at least 1.
             every_minutes: minutes between two checkpoints, above 0.
+            unless_suspicious: nothing is saved while this alarm suspects a collapse, so that the
+                file stays good; it comes earlier among the callbacks.
         """
         self.path, self.every_steps, self.every_seconds = path, every_steps, 60 * every_minutes
+        self.alarm = unless_suspicious
         self._last_time = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -100,84 +101,12 @@ class LastCheckpoint(Callback):
     ) -> None:
         """Save where it is due."""
         step = trainer.global_step
+        if self.alarm is not None and self.alarm.suspicious_since is not None:
+            return
         late = time.monotonic() - self._last_time >= self.every_seconds
         if late or is_last_step(trainer) or step % self.every_steps == 0:
             save_if_finite(trainer, self.path, weights_only=False)
             self._last_time = time.monotonic()
-
-
-class Alarm(Callback):
-    """Stops a run whose loss is not finite, or that has collapsed.
-
-    Collapsed: for `window_steps` in a row the loss is within `loss_margin` of what embeddings
-    that tell nothing would give, or the embeddings have no spread.
-    """
-
-    def __init__(
-        self, *, every_steps: int, window_steps: int, loss_margin: float, min_std: float
-    ) -> None:
-        """Keep the settings.
-
-        Args:
-            every_steps: steps between two looks; a look waits for the device.
-            window_steps: how long a collapse must last; 0: no alarm for it.
-            loss_margin: nats a pass.
-            min_std: of the embeddings' spread times sqrt(D), which is 1 for evenly spread ones.
-        """
-        self.every_steps, self.window_steps = every_steps, window_steps
-        self.loss_margin, self.min_std = loss_margin, min_std
-        self.suspicious_since: int | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what goes into the checkpoint."""
-        return {"suspicious_since": self.suspicious_since}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore from the checkpoint."""
-        self.suspicious_since = state_dict["suspicious_since"]
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Look at the last step.
-
-        Raises:
-            TrainingStopped: the loss is not finite, or the run has collapsed.
-        """
-        step = trainer.global_step
-        assert isinstance(pl_module, MocoSFL)
-        output = pl_module.last_output
-        if output is None or (step % self.every_steps and not is_last_step(trainer)):
-            return
-        loss, std = float(output.loss), float(output.embedding_std)
-        server = pl_module.federation.server
-        if not math.isfinite(loss):
-            raise TrainingStopped(
-                f"the loss is {loss} at step {step}: training diverged in the last "
-                f"{self.every_steps} steps. Checkpoints hold the last good state. "
-                f"{server.advice} (optimizer.server_lr, optimizer.client_lr)"
-            )
-        passes = server.num_passes
-        stuck = abs(loss - pl_module.uniform_loss) < passes * self.loss_margin
-        # Not `std >= min_std`: a step of one row has no spread, and says nothing.
-        if not (stuck or std < self.min_std):
-            self.suspicious_since = None
-            return
-        if self.suspicious_since is None:
-            self.suspicious_since = step
-        lasted = step - self.suspicious_since
-        if self.window_steps and lasted >= self.window_steps:
-            raise TrainingStopped(
-                f"the network has collapsed: for {lasted} steps the loss stays at {loss:.3f} "
-                f"(outputs that tell nothing give {pl_module.uniform_loss:.3f}) and the spread of "
-                f"its outputs at {std:.4f} (evenly spread: 1). {server.advice}; "
-                "callbacks.collapse_window_steps=0 turns this alarm off"
-            )
 
 
 class KnnMonitor(Callback):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mocosfl.averaging import mean_of_rows
-from mocosfl.build import build_federation, build_split
+from mocosfl.build import build_split
 from mocosfl.config import Config
 from mocosfl.run_folder import FREE_KEYS, RunFolder, below_data_dir
 
@@ -101,10 +101,22 @@ def load_encoder(path: Path) -> Encoder:
     return Encoder(network, config, checkpoint["global_step"], str(path))
 
 
-def fresh_encoder(config: Config) -> Encoder:
-    """Return the encoder that a run with this configuration starts from."""
-    network = build_federation(config).encoder().requires_grad_(False).eval()
-    return Encoder(network, config, 0, "untrained")
+def check_head(config: Config, source: str) -> None:
+    """Check that something crosses a cut in a run.
+
+    Args:
+        config: of the run.
+        source: how the user named it, "key=value".
+
+    Raises:
+        ValueError: the whole network is on the client.
+    """
+    if config.method.whole_network:
+        raise ValueError(
+            f"{source}: has no head, method={config.method.name} keeps the whole network in one "
+            "place and nothing crosses a cut; name a run of a method that cuts the network, such "
+            "as mocosfl"
+        )
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -3,7 +3,7 @@
 N: clients in all. P: clients in the pool. b: images a client.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -239,6 +239,18 @@ class ClientPool(nn.Module):
             return None
         buffer: Tensor | None = optimizer.state[parameter].get("momentum_buffer")
         return buffer
+
+    @torch.no_grad()
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Give every client another head to start from, name -> tensor; its momentum copy too."""
+        load_single(self.head, dict(state))
+        for folded, bank in (
+            (self.online, self._online_bank),
+            (self.momentum, self._momentum_bank),
+        ):
+            for name, stacked in stacked_state(folded).items():
+                stacked.copy_(state[name].expand_as(stacked))
+                bank[name].broadcast(state[name])
 
     @torch.no_grad()
     def average_head(self) -> nn.Module:

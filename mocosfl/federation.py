@@ -65,11 +65,7 @@ class Federation(nn.Module):
             step: what the clients look at.
             standing_still: the heads are not trained in this step.
         """
-        query_view, key_view, groups = step.view1, step.view2, step.groups
-        if self.both_views:
-            assert key_view is not None
-            query_view, key_view = in_both_orders(query_view, key_view, groups)
-            groups = tuple(group._replace(batch_size=2 * group.batch_size) for group in groups)
+        query_view, key_view, groups = self.views_up(step)
         query, key = self.clients(query_view, key_view, groups, standing_still=standing_still)
         if self.whole_network:
             query = _own_losses(query, groups)
@@ -78,6 +74,15 @@ class Federation(nn.Module):
             dtype = torch.get_autocast_dtype(query.device.type)
             query, key = query.to(dtype), None if key is None else key.to(dtype)
         return SmashedStep(query, key, step.labels, step.pool, groups)
+
+    def views_up(self, step: Step) -> tuple[Tensor, Tensor | None, tuple[ClientGroup, ...]]:
+        """Return what the online heads and the momentum heads look at, and whose rows these are."""
+        if not self.both_views:
+            return step.view1, step.view2, step.groups
+        assert step.view2 is not None
+        query_view, key_view = in_both_orders(step.view1, step.view2, step.groups)
+        doubled = (group._replace(batch_size=2 * group.batch_size) for group in step.groups)
+        return query_view, key_view, tuple(doubled)
 
     def synchronise(self, places: Tensor | None = None) -> Spread | None:
         """Average the pool's heads and give the mean to all clients; see `ClientPool`."""

@@ -8,7 +8,7 @@ P: clients in the pool. b: images a client. C: channels of one client's activati
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,67 @@ class FoldedBatchNorm1d(nn.Module):
         return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
 
 
+class FoldedConvTranspose2d(nn.Module):
+    """P transposed convolutions of the same shape as one grouped one."""
+
+    def __init__(self, conv: nn.ConvTranspose2d, num_clients: int) -> None:
+        super().__init__()
+        if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+            raise ValueError(f"a transposed convolution needs plain zero padding, not {conv}")
+        self.weight = _stack(conv.weight, num_clients)  # (P, in, out / groups, kh, kw)
+        self.bias = None if conv.bias is None else _stack(conv.bias, num_clients)
+        self.stride, self.padding, self.dilation = conv.stride, conv.padding, conv.dilation
+        self.output_padding, self.groups_each = conv.output_padding, conv.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (b, P * in, H, W) to (b, P * out, H', W')."""
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.conv_transpose2d(
+            x,
+            self.weight.flatten(0, 1),
+            bias,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            len(self.weight) * self.groups_each,
+            self.dilation,
+        )
+
+
+class FoldedBatchNorm2d(nn.Module):
+    """P BatchNorms, each with its own client's statistics; for attackers' decoders, not for heads.
+
+    The running statistics are buffers with a leading dimension of clients.
+    """
+
+    running_mean: Tensor  # (P, C)
+    running_var: Tensor  # (P, C)
+
+    def __init__(self, norm: nn.BatchNorm2d, num_clients: int) -> None:
+        super().__init__()
+        self.weight = _stack(norm.weight, num_clients)  # (P, C)
+        self.bias = _stack(norm.bias, num_clients)
+        if norm.momentum is None:
+            raise ValueError(f"a decoder's BatchNorm needs a momentum, not a running mean: {norm}")
+        for name in ("running_mean", "running_var"):
+            values: Tensor = getattr(norm, name)
+            self.register_buffer(name, values.expand(num_clients, *values.shape).clone())
+        self.eps, self.momentum = norm.eps, norm.momentum
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (b, P * C, H, W); training moves the running statistics."""
+        return F.batch_norm(
+            x,
+            self.running_mean.flatten(),
+            self.running_var.flatten(),
+            self.weight.flatten(),
+            self.bias.flatten(),
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+
+
 FOLDED: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv2d: FoldedConv2d,
     StandardisedConv2d: FoldedConv2d,
@@ -107,9 +168,19 @@ FOLDED: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Linear: FoldedLinear,
     nn.BatchNorm1d: FoldedBatchNorm1d,
 }
+# What an attacker's decoder has besides.
+FOLDED_DECODER = {
+    **FOLDED,
+    nn.ConvTranspose2d: FoldedConvTranspose2d,
+    nn.BatchNorm2d: FoldedBatchNorm2d,
+}
 
 
-def fold(head: nn.Module, num_clients: int) -> nn.Module:
+def fold(
+    head: nn.Module,
+    num_clients: int,
+    layers: Mapping[type[nn.Module], Callable[..., nn.Module]] = FOLDED,
+) -> nn.Module:
     """Return `num_clients` copies of a head as one module.
 
     Its parameters have the head's names and a leading dimension of clients. It maps
@@ -117,12 +188,17 @@ def fold(head: nn.Module, num_clients: int) -> nn.Module:
     `fold_images` and `unfold_images`. With fewer clients' parameters in their place
     (`torch.func.functional_call`) it runs those clients alone.
 
+    Args:
+        head: what each client starts from.
+        num_clients: P.
+        layers: the folded twin of each sort of layer.
+
     Raises:
         ValueError: a layer that cannot be folded, such as BatchNorm2d: with one image a client
             it has no batch to speak of, and with several its statistics would leave the client.
     """
-    if type(head) in FOLDED:
-        return FOLDED[type(head)](head, num_clients)
+    if type(head) in layers:
+        return layers[type(head)](head, num_clients)
     if isinstance(head, CHANNELWISE):
         return copy.deepcopy(head)
     own = [*head._parameters.values(), *head._buffers.values()]
@@ -135,7 +211,7 @@ def fold(head: nn.Module, num_clients: int) -> nn.Module:
     # are. A shallow one would share the dictionaries of hooks with the head.
     folded = copy.deepcopy(head, {id(child): child for child in head.children()})
     for name, child in head._modules.items():
-        folded._modules[name] = None if child is None else fold(child, num_clients)
+        folded._modules[name] = None if child is None else fold(child, num_clients, layers)
     return folded
 
 

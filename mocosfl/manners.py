@@ -62,7 +62,7 @@ def user_errors() -> Iterator[None]:
 def is_mistake(error: Exception) -> bool:
     """Return whether an exception is told in its own words, without a traceback."""
     # Imported here: it needs torch, and --help does not.
-    from mocosfl.callbacks import TrainingStopped
+    from mocosfl.alarm import TrainingStopped
 
     return isinstance(error, (*MISTAKES, TrainingStopped))
 

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mocosfl.averaging import Spread
 from mocosfl.federation import Federation, make_optimizer
+from mocosfl.privacy.attackers import AttackerPool, Privacy, decoder_lr_factor
 from mocosfl.saving import CommunicationSaving, Traffic
 from mocosfl.schedule import published_client_factor, round_factor
 from mocosfl.server import ServerOutput, SupervisedServer
@@ -45,6 +46,8 @@ class MocoSFL(pl.LightningModule):
         steps_per_round: int,
         config: dict[str, Any],
         saving: CommunicationSaving | None = None,
+        attackers: AttackerPool | None = None,
+        lr_scale: float = 1.0,
     ) -> None:
         """Keep the parts.
 
@@ -55,23 +58,35 @@ class MocoSFL(pl.LightningModule):
             steps_per_round: S.
             config: the run's resolved configuration, plain values; goes into each checkpoint.
             saving: of communication; None for all traffic in each round.
+            attackers: those that the heads learn to evade (TAResSFL); None for none.
+            lr_scale: factor on all learning rates of the optimizer, of a checkpoint's too.
         """
         super().__init__()
         self.federation = federation
         self.optimizer_settings = optimizer
         self.num_rounds, self.steps_per_round = num_rounds, steps_per_round
         self.config = config
-        self.saving = saving
+        self.saving, self.attackers, self.lr_scale = saving, attackers, lr_scale
         self._sync_due = False
         self._places: Tensor | None = None  # of the clients that are there, None for all
         self._rates: dict[str, float] = {}
         self.last_output: ServerOutput | None = None
         self.last_spread: Spread | None = None  # of the sync behind the last step
+        self.last_privacy: Privacy | None = None
+
+    def on_train_start(self) -> None:
+        """Scale the learning rates that a checkpoint has brought."""
+        if self.lr_scale == 1:
+            return
+        for group in self._optimizer().param_groups:
+            group["lr"] = group["initial_lr"] * self._factor(group["name"])(self.global_step)
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Bring the round's pool in."""
         if batch.new_round:
             self.federation.clients.enter(batch.pool, self._optimizer())
+            if self.attackers is not None:
+                self.attackers.enter(batch.pool)
             if self.saving is not None:
                 self.saving.start_round(batch.round)
         # Heads that stood still are as equal as after the last sync.
@@ -81,14 +96,27 @@ class MocoSFL(pl.LightningModule):
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Run heads, trunk and loss; Lightning's backward gives every client its own gradient."""
-        if self.saving is None:
-            output: ServerOutput = self.federation(batch)
-        else:
+        if self.saving is not None:
             output = self.saving.run(self.federation, batch, self.steps_per_round)
+            loss = output.loss
+        else:
+            smashed = self.federation.smash(batch)
+            output = self.federation.server(smashed)
+            loss = output.loss + self._penalty(batch, smashed.query)
         self.last_output = ServerOutput(*(value.detach() for value in output))
         # The schedule moves on before the callbacks come; these are the rates of this step.
         self._rates = {group["name"]: group["lr"] for group in self._optimizer().param_groups}
-        return output.loss
+        return loss
+
+    def _penalty(self, batch: Step, query: Tensor) -> Tensor | float:
+        """Return what the heads pay for what their attackers can see."""
+        if self.attackers is None:
+            return 0.0
+        views, _, groups = self.federation.views_up(batch)
+        factor = decoder_lr_factor(batch.round / self.num_rounds)
+        privacy: Privacy = self.attackers(query, views, groups, lr_factor=factor)
+        self.last_privacy = Privacy(privacy.penalty.detach(), privacy.attacker_ssim)
+        return privacy.penalty
 
     @property
     def traffic(self) -> Traffic:
@@ -130,6 +158,10 @@ class MocoSFL(pl.LightningModule):
 
     def _factor(self, side: str) -> Any:
         """Return the learning rate's factor of a side as a function of the step."""
+        factor, scale = self._unscaled_factor(side), self.lr_scale
+        return factor if scale == 1 else lambda step: scale * factor(step)
+
+    def _unscaled_factor(self, side: str) -> Any:
         settings = self.optimizer_settings
         if side == "clients" and settings.client_schedule == "published":
             return published_client_factor(self.num_rounds)
@@ -149,6 +181,9 @@ class MocoSFL(pl.LightningModule):
             "train/embedding_std": output.embedding_std,
             "train/round": round_index,
         }
+        if self.last_privacy is not None:
+            values["privacy/attacker_ssim"] = self.last_privacy.attacker_ssim
+            values["privacy/penalty"] = self.last_privacy.penalty
         if self.saving is not None:
             values["train/traffic"] = list(Traffic).index(self.traffic)  # 0 A, 1 B, 2 C
         return values | {f"lr/{name}": rate for name, rate in self._rates.items()}
@@ -167,7 +202,10 @@ class MocoSFL(pl.LightningModule):
         """Put the configuration in, as plain values; an encoder alone needs no client bank."""
         checkpoint["config"] = self.config
         if "optimizer_states" not in checkpoint:
-            del checkpoint["state_dict"]["federation.clients._extra_state"]
+            state = checkpoint["state_dict"]
+            del state["federation.clients._extra_state"]
+            for name in [name for name in state if name.startswith("attackers.")]:
+                del state[name]
         elif self.saving is not None:
             checkpoint["saving"] = self.saving.state_dict()
 

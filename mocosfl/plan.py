@@ -7,11 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from mocosfl.build import batch_sizes, keys_per_row, pool_size, queue_shape
-from mocosfl.config import Averaging, ClientState, Config, PartitionKind
-from mocosfl.data.round_plan import steps_per_round, sync_steps
-from mocosfl.overhead.network import build_network, client_kinds, num_parameters
+from mocosfl.build import (
+    batch_sizes,
+    build_attackers_decoder,
+    keys_per_row,
+    part_batch_sizes,
+    pool_size,
+    queue_shape,
+    round_steps,
+)
+from mocosfl.config import Averaging, ClientState, Config, PartitionKind, TaressflMode
+from mocosfl.data.round_plan import sync_steps
+from mocosfl.overhead.network import build_network, client_kinds, num_parameters, num_values
 from mocosfl.overhead.traffic import WEIGHT_BYTES, is_central, rates
 
 
@@ -37,6 +46,7 @@ class Plan:
     up_bytes: int
     down_bytes: int
     bank_bytes: int  # memory of the client bank once every client has taken part
+    attacker_bytes: int  # memory of all simulated attackers, where heads learn to evade them
     saving_bytes: int  # disk for a round's smashed data, where saving.enabled; else 0
     images_per_client: tuple[int, float, int]  # least, mean, most
 
@@ -53,7 +63,7 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
     if network.smashed_shape is None:
         head, trunk = head + trunk, 0
     clients, pool, sizes = config.clients, pool_size(config), batch_sizes(config)
-    steps = steps_per_round(counts, sizes, local_epochs=config.method.local_epochs)
+    steps = round_steps(config, counts)
     syncs = int(sync_steps(steps, clients.syncs_per_round).sum())
     rows = round(pool * float(sizes.mean()))
     rate = rates(config, network, clients.batch_size)
@@ -72,6 +82,7 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
         up_bytes=steps * rate.step_up + syncs * rate.sync,
         down_bytes=steps * rate.step_down + syncs * rate.sync,
         bank_bytes=_bank_bytes(config, num_parameters(network.client)),
+        attacker_bytes=_attacker_bytes(config),
         saving_bytes=_saving_bytes(config, steps * rows * rate.step_up / clients.batch_size),
         images_per_client=(int(counts.min()), float(counts.mean()), int(counts.max())),
     )
@@ -80,6 +91,16 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
 def _saving_bytes(config: Config, sent_in_a_round: float) -> int:
     """Return what `saving=by_loss` keeps of a round: all that the pool sends up."""
     return round(sent_in_a_round) if config.saving.enabled else 0
+
+
+def _attacker_bytes(config: Config) -> int:
+    if config.taressfl.mode not in (TaressflMode.online, TaressflMode.expert):
+        return 0
+    with torch.device("meta"):
+        decoder = build_attackers_decoder(config)
+    copies = 3  # the weights and Adam's two moments
+    each = copies * num_parameters(decoder) + num_values(decoder) - num_parameters(decoder)
+    return each * config.clients.num_clients * WEIGHT_BYTES[config.trainer.precision]
 
 
 def _bank_bytes(config: Config, head: int) -> int:
@@ -124,6 +145,8 @@ def describe(config: Config, plan: Plan) -> str:
         ("parameters", f"head {plan.head_parameters:,}, trunk {plan.trunk_parameters:,}, "
                        f"{last} {plan.projector_parameters:,}"),
         ("traffic", _describe_traffic(config, plan)),
+        ("taressfl", _taressfl(config)),
+        ("attackers", f"{config.taressfl.decoder}, {megabytes(plan.attacker_bytes)}"),
         ("client bank", megabytes(plan.bank_bytes)),
     ]  # fmt: skip
     # What there is not in a method has no line.
@@ -133,6 +156,10 @@ def describe(config: Config, plan: Plan) -> str:
         "syncs": is_central(config),
         "missing": c.dropout_probability == 0,
         "saving": not config.saving.enabled,
+        "taressfl": config.taressfl.mode is TaressflMode.off,
+        "attackers": plan.attacker_bytes == 0,
+        # An expert is one head in one place.
+        **dict.fromkeys(("partition", "clients", "images a client"), _is_expert(config)),
     }
     shown = [(name, text) for name, text in lines if not absent.get(name, False)]
     return "\n".join(f"{name:<16} {text}" for name, text in shown)
@@ -145,6 +172,27 @@ def _cut(config: Config) -> str:
     pair = split.bottleneck_channels
     bottleneck = f", bottleneck C{pair}S{split.bottleneck_stride}" if pair else ""
     return f"cut {split.cut_layer}{bottleneck}"
+
+
+def _is_expert(config: Config) -> bool:
+    return config.taressfl.mode is TaressflMode.expert
+
+
+def _taressfl(config: Config) -> str:
+    t = config.taressfl
+    penalty = f"alpha {t.alpha:g}, target SSIM {t.target_ssim:g}"
+    if t.mode is TaressflMode.expert:
+        assert t.auxiliary is not None
+        rows = dict(zip(("target", "auxiliary")[-len(part_batch_sizes(config)) :],
+                        part_batch_sizes(config).tolist(), strict=True))  # fmt: skip
+        batch = " + ".join(f"{number} {part}" for part, number in rows.items())
+        return (
+            f"expert on {100 * t.target_fraction:g} % of {config.dataset.name} and "
+            f"{t.auxiliary.name}, {batch} rows; {penalty}"
+        )
+    start = f"from {t.expert}" if t.expert else "from random weights"
+    frozen = "frozen heads " if t.mode is TaressflMode.on else ""
+    return f"{t.mode.name}: {frozen}{start}" + ("" if frozen else f"; {penalty}")
 
 
 def _queues(config: Config) -> str:

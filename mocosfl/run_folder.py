@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "failed.txt"
 
     @property
+    def collapses(self) -> Path:
+        """The collapses that the run has gone back from; not there without one."""
+        return self.path / "collapses.json"
+
+    @property
     def wandb_id(self) -> Path:
         """The run's id with W&B, so that a resumed run continues its curves."""
         return self.path / "wandb_id.txt"

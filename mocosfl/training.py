@@ -15,10 +15,10 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
 
 from mocosfl import pictures
+from mocosfl.alarm import Alarm, Collapsed
 from mocosfl.averaging import Spread
 from mocosfl.build import build_module
 from mocosfl.callbacks import (
-    Alarm,
     AtomicCheckpoints,
     Bar,
     Curves,
@@ -26,8 +26,10 @@ from mocosfl.callbacks import (
     LastCheckpoint,
 )
 from mocosfl.checkpoint import check_same_run
-from mocosfl.config import Config
+from mocosfl.collapse import describe_collapses, go_back, read_collapses
+from mocosfl.config import Config, TaressflMode
 from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.expert_data import open_data
 from mocosfl.data.partition import Partition
 from mocosfl.evaluation.report import table
 from mocosfl.evaluation.run_probes import probe_run
@@ -36,7 +38,9 @@ from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
 from mocosfl.plan import Plan, describe, make_plan, megabytes
+from mocosfl.privacy.reconstructions import Reconstructions
 from mocosfl.run_folder import RunFolder, write_atomically
+from mocosfl.starting_point import load_expert, start_from_expert
 from mocosfl.validate import validate
 
 log = logging.getLogger(__name__)
@@ -71,7 +75,7 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     """
     validate(config)
     with _threads(config), folder.locked():
-        return _train(config, folder, resume=resume)
+        return _train_through_collapses(config, folder, resume=resume)
 
 
 def train_unless_finished(config: Config, folder: RunFolder) -> MocoSFL | None:
@@ -96,7 +100,7 @@ def train_unless_finished(config: Config, folder: RunFolder) -> MocoSFL | None:
         if folder.finished.is_file():
             return None
         # A kill before config.yaml was complete leaves none: it is renamed into place.
-        return _train(config, folder, resume=folder.config.is_file())
+        return _train_through_collapses(config, folder, resume=folder.config.is_file())
 
 
 @contextmanager
@@ -110,13 +114,25 @@ def _threads(config: Config) -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
+def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
+    """Train; after a collapse go back to the last good checkpoint, as often as is allowed."""
+    while True:
+        try:
+            return _train(config, folder, resume=resume)
+        except Collapsed as collapse:
+            if not go_back(config, folder, collapse.step):
+                raise
+            resume = True
+
+
 def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     start = time.monotonic()
     if not resume:
         _check_fresh(folder)
     checkpoint = _checkpoint(folder, config) if resume else None
     own_partition = folder.partition if checkpoint is not None else None
-    data = FederatedData(config, partition_file=own_partition)
+    data = open_data(config, partition_file=own_partition)
+    expert = load_expert(config) if checkpoint is None else None  # it is in the checkpoint
     plan = make_plan(config, data.partition.counts)
     _check_max_steps(config, plan)
     _check_probe(config, data)
@@ -132,7 +148,10 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         plan.steps_per_round,
         counts=data.partition.counts,
         smashed_folder=folder.smashed,
+        num_collapses=len(read_collapses(folder)),
     )
+    if expert is not None:
+        start_from_expert(module.federation, expert)
     try:
         with open_loggers(config, folder) as run_loggers:
             trainer = make_trainer(config, folder, plan, run_loggers)
@@ -174,21 +193,27 @@ def make_trainer(
 def _callbacks(config: Config, folder: RunFolder) -> list[Callback]:
     """Return the callbacks; the alarm comes before what would save a broken state."""
     settings, every = config.callbacks, config.trainer.log_every_steps
+    alarm = Alarm(
+        every_steps=every,
+        window_steps=settings.collapse_window_steps,
+        loss_margin=settings.collapse_loss_margin,
+        min_std=settings.collapse_min_std,
+        strict_end=config.taressfl.mode is TaressflMode.expert,
+    )
     callbacks: list[Callback] = [
         Curves(every_steps=every),
-        Alarm(
-            every_steps=every,
-            window_steps=settings.collapse_window_steps,
-            loss_margin=settings.collapse_loss_margin,
-            min_std=settings.collapse_min_std,
-        ),
+        alarm,
         KnnMonitor(config, folder.best),
         LastCheckpoint(
             folder.last,
             every_steps=settings.checkpoint_every_steps,
             every_minutes=settings.checkpoint_every_minutes,
+            unless_suspicious=alarm if config.taressfl.max_collapses else None,
         ),
     ]
+    if settings.pictures and config.taressfl.pictures_every_rounds:
+        every_rounds = config.taressfl.pictures_every_rounds
+        callbacks.append(Reconstructions(folder.pictures, every_rounds=every_rounds))
     if config.trainer.progress_bar:
         callbacks.append(Bar(refresh_rate=every))
     return callbacks
@@ -277,9 +302,10 @@ def _write_start(config: Config, folder: RunFolder, data: FederatedData, plan: P
     if not config.callbacks.pictures:
         return
     folder.pictures.mkdir(parents=True, exist_ok=True)
-    labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
-    counts = data.partition.class_counts(labels, num_classes)
-    pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
+    if config.taressfl.mode is not TaressflMode.expert:  # it has no clients to deal images to
+        labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
+        counts = data.partition.class_counts(labels, num_classes)
+        pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
     _draw_views(config, folder, data)
 
 
@@ -314,6 +340,14 @@ def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
 
 def _write_end(config: Config, folder: RunFolder, data: FederatedData, module: MocoSFL) -> None:
     """Write what is known after the last step: the overhead and, where asked for, the probes."""
+    collapses = read_collapses(folder)
+    if collapses:
+        log.warning(
+            "this run went back from %d collapses (%s). %s",
+            len(collapses),
+            folder.collapses,
+            describe_collapses(config, len(collapses)),
+        )
     saving = module.saving
     overhead = compute_overhead(
         config,

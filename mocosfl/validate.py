@@ -28,6 +28,7 @@ from mocosfl.data.sources import SOURCES
 from mocosfl.method_rules import METHODS, method_rules, round_rules
 from mocosfl.models.split import BACKBONES
 from mocosfl.models.vgg import STAGE_CONVS
+from mocosfl.taressfl_rules import taressfl_rules
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 NO_GPU = "no GPU here that this PyTorch can use; choose auto or cpu"
@@ -51,6 +52,7 @@ def validate(config: Config) -> None:
         *_choices(config),
         *method_rules(config),
         *round_rules(config),
+        *taressfl_rules(config),
         *_schedules(config),
         *_dataset(config),
         *_clients(config),

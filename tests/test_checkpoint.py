@@ -12,11 +12,11 @@ from mocosfl.checkpoint import (
     config_of,
     find_checkpoint,
     fingerprint,
-    fresh_encoder,
     load_encoder,
     read_checkpoint,
 )
 from mocosfl.run_folder import RunFolder
+from mocosfl.starting_point import fresh_encoder
 
 
 @pytest.fixture

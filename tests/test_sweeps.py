@@ -19,7 +19,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
 from mocosfl import sweeps, training
-from mocosfl.callbacks import Alarm
+from mocosfl.alarm import Alarm
 from mocosfl.manners import quote_choices
 from mocosfl.metrics_log import read_metrics
 from mocosfl.run_folder import FolderBusy, RunFolder

@@ -13,14 +13,13 @@ from conftest import Compose
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
+from mocosfl.alarm import Alarm, TrainingStopped
 from mocosfl.build import build_module
 from mocosfl.callbacks import (
-    Alarm,
     AtomicCheckpoints,
     Curves,
     KnnMonitor,
     LastCheckpoint,
-    TrainingStopped,
     save_if_finite,
 )
 from mocosfl.data import datamodule

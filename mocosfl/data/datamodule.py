@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 
-from mocosfl.build import batch_sizes, num_rich_clients, pool_size, view_settings
+from mocosfl.build import batch_sizes, num_rich_clients, pool_size, round_steps, view_settings
 from mocosfl.config import Config, KnnImages, PartitionKind
 from mocosfl.data.cache import ImageDataset
 from mocosfl.data.loader import FederationShape, StepLoader
@@ -16,7 +16,6 @@ from mocosfl.data.partition import Partition, make_partition
 from mocosfl.data.partition_file import read_partition
 from mocosfl.data.pictures import PictureArray, PictureViewMaker
 from mocosfl.data.rich_poor import check_rich_share, deal_rich_and_poor
-from mocosfl.data.round_plan import steps_per_round
 from mocosfl.data.sources import load_dataset
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.randomness import numpy_generator
@@ -52,9 +51,7 @@ class FederatedData(pl.LightningDataModule):
         training, held_out = self._hold_out()
         self.monitor = self._monitor(training, held_out)
         self.partition = self._deal(training)
-        self.steps_per_round = steps_per_round(
-            self.partition.counts, batch_sizes(config), local_epochs=config.method.local_epochs
-        )
+        self.steps_per_round = round_steps(config, self.partition.counts)
 
     def _hold_out(self) -> tuple[_Ints, _Ints]:
         """Return the training images' indices and those kept from training."""

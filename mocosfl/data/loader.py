@@ -34,9 +34,10 @@ class FederationShape(NamedTuple):
     local_epochs: int = 1  # passes over a client's images in a round
     dropout_probability: float = 0.0  # of a client missing a step
     num_views: int = 2  # of each image
+    steps_per_round: int | None = None  # None: a pass over the mean client's images
 
 
-class _Block(NamedTuple):
+class ViewBlock(NamedTuple):
     """Some consecutive steps of a round, and the images they need."""
 
     plan: RoundPlan
@@ -75,7 +76,7 @@ class StepLoader:
         """
         self.partition, self.shape, self.view_maker = partition, shape, view_maker
         self.labels = labels
-        self.steps_per_round = steps_per_round(
+        self.steps_per_round = shape.steps_per_round or steps_per_round(
             partition.counts, shape.batch_sizes, local_epochs=shape.local_epochs
         )
         # Views of an image, fp32.
@@ -123,11 +124,11 @@ class StepLoader:
             pool_size=shape.pool_size,
             batch_sizes=shape.batch_sizes,
             syncs_per_round=shape.syncs_per_round,
-            local_epochs=shape.local_epochs,
+            num_steps=self.steps_per_round,
             dropout_probability=shape.dropout_probability,
         )
 
-    def _blocks(self) -> Iterator[_Block]:
+    def _blocks(self) -> Iterator[ViewBlock]:
         """Yield blocks from the current position to the end of the run."""
         first_round, first_step = divmod(self.next_step, self.steps_per_round)
         for round_index in range(first_round, self.shape.num_rounds):
@@ -138,14 +139,14 @@ class StepLoader:
             for step in range(start, self.steps_per_round, length):
                 yield self._block(plan, range(step, min(step + length, self.steps_per_round)))
 
-    def _block(self, plan: RoundPlan, steps: range) -> _Block:
+    def _block(self, plan: RoundPlan, steps: range) -> ViewBlock:
         groups, indices = zip(*(self._rows(plan, step) for step in steps), strict=True)
         rows = [len(images) for images in indices]
         uniforms = [
             self._uniforms(plan.round, step, number)
             for step, number in zip(steps, rows, strict=True)
         ]
-        return _Block(
+        return ViewBlock(
             plan, steps, list(groups), rows, np.concatenate(indices), torch.cat(uniforms, dim=1)
         )
 
@@ -159,7 +160,7 @@ class StepLoader:
                 indices.append(images[step, there].ravel())
         return groups, np.concatenate(indices)
 
-    def _steps(self, block: _Block, views: list[Tensor]) -> Iterator[Step]:
+    def _steps(self, block: ViewBlock, views: list[Tensor]) -> Iterator[Step]:
         device = self.view_maker.device
         pool = torch.from_numpy(block.plan.pool).to(device)
         by_step = [view.split(block.rows) for view in views]

@@ -53,6 +53,7 @@ def plan_round(
     batch_sizes: _Ints | int,
     syncs_per_round: int,
     local_epochs: int = 1,
+    num_steps: int | None = None,
     dropout_probability: float = 0.0,
 ) -> RoundPlan:
     """Plan one round.
@@ -65,10 +66,12 @@ def plan_round(
         batch_sizes: b of each client, (N,), or one for all; at least 1.
         syncs_per_round: F, at least 1.
         local_epochs: passes over a client's images, at least 1.
+        num_steps: S, at least 1; None: what `steps_per_round` gives.
         dropout_probability: of a client missing a step, [0, 1).
     """
     batch_sizes = np.broadcast_to(np.asarray(batch_sizes), (partition.num_clients,))
-    num_steps = steps_per_round(partition.counts, batch_sizes, local_epochs=local_epochs)
+    if num_steps is None:
+        num_steps = steps_per_round(partition.counts, batch_sizes, local_epochs=local_epochs)
     pool = draw_pool(partition.num_clients, pool_size, seed=seed, round_index=round_index)
     pool = pool[np.argsort(-batch_sizes[pool], kind="stable")]
     groups = []

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mocosfl.build import num_rich_clients
-from mocosfl.config import Config, KnnImages, PartitionKind
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.config import Config, DatasetConfig, KnnImages, PartitionKind, TaressflMode
+from mocosfl.data.expert_data import num_target_images, open_data
 from mocosfl.data.partition_file import load_partition
 
 
@@ -28,7 +28,9 @@ def find_cohort(config: Config) -> Cohort:
         ValueError: the data set is not there and its size is not known, or it is too small.
     """
     if _is_there(config):
-        return Cohort(FederatedData(config).partition.counts, "dealt as in a run")
+        return Cohort(open_data(config).partition.counts, "dealt as in a run")
+    if config.taressfl.mode is TaressflMode.expert:
+        return Cohort(_parts_of_expert(config), "dataset.num_train_images, data not there")
     if config.partition.kind is PartitionKind.file:
         assert config.partition.path is not None  # a rule of `validate`
         return Cohort(load_partition(config.partition.path).counts, config.partition.path)
@@ -56,6 +58,20 @@ def find_cohort(config: Config) -> Cohort:
     return Cohort(np.concatenate(sides), f"equal parts on each side {words}")
 
 
+def _parts_of_expert(config: Config) -> npt.NDArray[np.int64]:
+    """Return an expert's images, target and auxiliary, by the numbers in the configuration."""
+    auxiliary = config.taressfl.auxiliary
+    assert auxiliary is not None  # a rule of `validate`
+    target, other = config.dataset.num_train_images, auxiliary.num_train_images
+    if target is None or other is None:
+        raise ValueError(
+            "dataset.num_train_images, taressfl.auxiliary.num_train_images: both must be known "
+            "where the data are not there; set them, or data_dir=<where they are>"
+        )
+    parts = [num_target_images(config, target), other]
+    return np.array([part for part in parts if part])
+
+
 def _equal(number: int, num_parts: int) -> npt.NDArray[np.int64]:
     counts = np.full(num_parts, number // num_parts)
     counts[: number % num_parts] += 1
@@ -64,7 +80,12 @@ def _equal(number: int, num_parts: int) -> npt.NDArray[np.int64]:
 
 def _is_there(config: Config) -> bool:
     """Return whether the data set lies as arrays where a run would look for it."""
-    d = config.dataset
+    expert = config.taressfl.mode is TaressflMode.expert
+    sets = [config.dataset, config.taressfl.auxiliary if expert else None]
+    return all(_has_arrays(config, d) for d in sets if d is not None)
+
+
+def _has_arrays(config: Config, d: DatasetConfig) -> bool:
     own = d.source == "arrays" and d.path is not None
     folder = Path(d.path or "") if own else Path(config.data_dir) / d.name
     return (folder / "train_labels.npy").is_file()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mocosfl.build import pool_size
-from mocosfl.config import Config, Symmetric
+from mocosfl.config import Config, Symmetric, TaressflMode
 from mocosfl.overhead.network import Network, num_parameters, num_values
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 4, "fp64": 8}  # bf16 is autocast: weights stay fp32
@@ -49,7 +49,8 @@ class Shares(NamedTuple):
 
 def is_central(config: Config) -> bool:
     """Return whether one machine holds all images, so that nothing travels."""
-    return config.method.name.startswith("central_")
+    expert = config.taressfl.mode is TaressflMode.expert
+    return expert or config.method.name.startswith("central_")
 
 
 def is_frozen(config: Config) -> bool:

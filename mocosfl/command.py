@@ -1,0 +1,37 @@
+"""What train.py and `python -m mocosfl.expert` do with a configuration."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from mocosfl.config import Config
+from mocosfl.manners import setup_logging, user_errors
+from mocosfl.sweeps import Outcome, Result, in_sweep, run_job
+
+
+def run(config: Config) -> Result:
+    """Train, or go on with `resume=<run folder>`; in a sweep, what the job's folder calls for."""
+    setup_logging()
+    if in_sweep():
+        return run_job(config)
+    with user_errors():
+        # Imported here, so that --help and typing errors do not wait for torch.
+        from mocosfl.run_folder import RunFolder, move_data
+        from mocosfl.training import train
+
+        if config.resume is None:
+            train(config, RunFolder(Path(config.run_dir)), resume=False)
+            return Result(Outcome.finished)
+        overrides = HydraConfig.get().overrides.task
+        others = [o for o in overrides if not o.startswith(("resume=", "data_dir="))]
+        if others:
+            raise ValueError(
+                f"resume={config.resume}: a resumed run keeps its configuration, so that it ends "
+                f"as if never stopped; leave out {' '.join(others)}, or start a fresh run"
+            )
+        folder = RunFolder(Path(config.resume))
+        run_config = folder.load_config()
+        if any(override.startswith("data_dir=") for override in overrides):
+            move_data(run_config, config.data_dir)
+        train(run_config, folder, resume=True)
+    return Result(Outcome.finished)

@@ -1,0 +1,29 @@
+"""Train an expert for TAResSFL: `python -m mocosfl.expert --help`.
+
+The same program as train.py with other defaults (conf/expert.yaml): one head and one server in one
+place, trained on a small part of the target's images and on auxiliary ones, with a simulated
+attacker that the head learns to evade.
+"""
+
+import sys
+
+import hydra
+
+from mocosfl.command import run
+from mocosfl.config import Config
+from mocosfl.manners import quote_choices, user_errors
+from mocosfl.sweep_record import told_at_end
+from mocosfl.sweeps import Result, name_sweep
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="expert")
+def main(config: Config) -> Result:
+    """Train, or go on with `resume=<run folder>`; in a sweep, what the job's folder calls for."""
+    return run(config)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        sys.argv[1:] = name_sweep(quote_choices(sys.argv[1:]))
+    with told_at_end():
+        main()

@@ -1,0 +1,72 @@
+"""Pictures of what the simulated attackers see, as training goes."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
+
+from mocosfl.alarm import is_last_step
+from mocosfl.module import MocoSFL
+from mocosfl.privacy.reconstruction_pictures import draw_reconstructions
+from mocosfl.privacy.ssim import ssim
+from mocosfl.step import Step
+
+log = logging.getLogger(__name__)
+
+NUM_SHOWN = 12
+
+
+class Reconstructions(Callback):
+    """Draws the first views of a step above what the clients' attackers make of them."""
+
+    def __init__(self, folder: Path, *, every_rounds: int) -> None:
+        """Keep the settings.
+
+        Args:
+            folder: for `reconstructions_round<number>.png`.
+            every_rounds: rounds between two pictures, at least 1.
+        """
+        self.folder, self.every_rounds = folder, every_rounds
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Step,
+        batch_idx: int,
+    ) -> None:
+        """Draw at the end of the rounds where it is due, and of the run."""
+        assert isinstance(pl_module, MocoSFL)
+        if pl_module.attackers is None:
+            return
+        due = trainer.global_step % (self.every_rounds * pl_module.steps_per_round) == 0
+        if not (due or is_last_step(trainer)):
+            return
+        path = self.folder / f"reconstructions_round{batch.round + 1:04d}.png"
+        self._draw(pl_module, batch, path)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                step = trainer.global_step - 1
+                logger.log_image("privacy/reconstructions", [str(path)], step=step)
+
+    def _draw(self, module: MocoSFL, batch: Step, path: Path) -> None:
+        attackers, federation = module.attackers, module.federation
+        assert attackers is not None
+        with torch.no_grad():
+            smashed = federation.smash(batch, standing_still=True)
+            images = attackers.images_of(federation.views_up(batch)[0])
+            decoded = attackers.reconstruct(smashed.query.to(images), smashed.groups)
+        spread = torch.linspace(0, len(images) - 1, min(NUM_SHOWN, len(images))).round().long()
+        images, decoded = images[spread].cpu(), decoded[spread].cpu()
+        similarity = float(ssim(decoded, images).mean())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_reconstructions(
+            {"view": images, f"attacker\nSSIM {similarity:.2f}": decoded},
+            path,
+            title=f"What the simulated attacker sees after round {batch.round + 1:,}",
+        )

@@ -1,0 +1,153 @@
+"""What a run starts from: random weights, or an expert's.
+
+An expert (`python -m mocosfl.expert`) gives its head to every client and its server to the server.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from mocosfl.averaging import mean_of_rows
+from mocosfl.build import build_federation
+from mocosfl.checkpoint import (
+    HEADS,
+    Encoder,
+    check_head,
+    config_of,
+    find_checkpoint,
+    read_checkpoint,
+)
+from mocosfl.config import Config, TaressflMode
+from mocosfl.federation import Federation
+from mocosfl.server import Server
+
+log = logging.getLogger(__name__)
+
+SERVER = "federation.server."
+SERVER_PARTS = ("trunk", "projector", "momentum_trunk", "momentum_projector")
+# What an expert and the run that starts from it must have in common.
+SHARED_KEYS = (
+    "backbone.name",
+    "backbone.width",
+    "split.cut_layer",
+    "split.bottleneck_channels",
+    "split.bottleneck_stride",
+    "split.bottleneck_kernel",
+    "split.bottleneck_relu",
+    "split.client_residual",
+    "dataset.image_size",
+    "dataset.mean",
+    "dataset.std",
+    "moco.projector_hidden",
+    "moco.projector_dim",
+    "moco.projector_batch_norm",
+    "moco.projector_expands",
+)
+
+
+def load_expert(config: Config) -> dict[str, Any] | None:
+    """Read and check the expert that a run starts from.
+
+    Args:
+        config: of the run, valid.
+
+    Returns:
+        The expert's checkpoint; None where the run starts from random weights.
+
+    Raises:
+        FileNotFoundError: taressfl.expert names no checkpoint.
+        ValueError: it is none of ours, has no head, is another network's, or has collapsed.
+    """
+    path = config.taressfl.expert
+    if path is None:
+        return None
+    try:
+        file = find_checkpoint(Path(path), "last")
+        checkpoint = read_checkpoint(file)
+    except (FileNotFoundError, ValueError) as error:
+        text = str(error).replace("checkpoint=", "taressfl.expert=", 1)
+        raise type(error)(text) from error
+    theirs = config_of(checkpoint)
+    check_head(theirs, f"taressfl.expert={path}")
+    _check_same_network(config, theirs, path)
+    _check_trained(checkpoint, theirs, path)
+    return checkpoint
+
+
+def _check_same_network(config: Config, theirs: Config, path: str) -> None:
+    lines = []
+    for key in SHARED_KEYS:
+        ours, other = OmegaConf.select(_node(config), key), OmegaConf.select(_node(theirs), key)
+        if ours != other:
+            lines.append(f"{key}={ours}: the expert taressfl.expert={path} has {other}; set {key}="
+                         f"{'null' if other is None else other}, or train an expert for "
+                         f"{ours}")  # fmt: skip
+    if lines:
+        raise ValueError("\n".join(lines))
+
+
+def _node(config: Config) -> Any:
+    return OmegaConf.structured(config)
+
+
+def _check_trained(checkpoint: dict[str, Any], theirs: Config, path: str) -> None:
+    """Refuse an expert that tells nothing of its images; say so if it is none, or not done."""
+    alarm = checkpoint.get("callbacks", {}).get("Alarm", {})
+    if alarm.get("suspicious_since") is not None:
+        raise ValueError(
+            f"taressfl.expert={path}: collapsed at step {alarm['suspicious_since']} of its "
+            "training, its outputs tell nothing of the images; train another, with a smaller "
+            "taressfl.alpha or learning rate"
+        )
+    step = checkpoint["global_step"]
+    if theirs.taressfl.mode is not TaressflMode.expert:
+        log.warning(
+            "taressfl.expert=%s: is a run with taressfl=%s, trained without an attacker of its "
+            "own; its head may be easy to invert (python -m mocosfl.attack tells)",
+            path,
+            theirs.taressfl.mode.name,
+        )
+    log.info("the expert: %s, %d training steps", path, step)
+
+
+def start_from_expert(federation: Federation, checkpoint: dict[str, Any]) -> None:
+    """Give every client the expert's head, and the server its trunk and projector.
+
+    The momentum copies start from the expert's; the queue starts anew, of this run's shape.
+
+    Args:
+        federation: of the same network as the expert, before its first step.
+        checkpoint: from `load_expert`.
+    """
+    state = checkpoint["state_dict"]
+    heads = {
+        name.removeprefix(HEADS): mean_of_rows(tensor)
+        for name, tensor in state.items()
+        if name.startswith(HEADS)
+    }
+    federation.clients.start_from(heads)
+    assert isinstance(federation.server, Server)  # a rule of `validate`
+    for name in SERVER_PARTS:
+        part: nn.Module = getattr(federation.server, name)
+        prefix = f"{SERVER}{name}."
+        own: dict[str, Tensor] = {
+            key.removeprefix(prefix): tensor
+            for key, tensor in state.items()
+            if key.startswith(prefix)
+        }
+        with torch.no_grad():
+            part.load_state_dict(own)
+
+
+def fresh_encoder(config: Config) -> Encoder:
+    """Return the encoder that a run with this configuration starts from; see `load_expert`."""
+    federation = build_federation(config)
+    expert = load_expert(config)
+    if expert is not None:
+        start_from_expert(federation, expert)
+    network = federation.encoder().requires_grad_(False).eval()
+    return Encoder(network, config, 0, "untrained")
