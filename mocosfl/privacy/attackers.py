@@ -181,9 +181,7 @@ class AttackerPool(nn.Module):
         if not everyone and self.decoders.training:  # running statistics moved in the copies
             for name, stack in buffers.items():
                 stack[places] = own[name]
-        # SSIM takes differences of squares: in fp32 at least, whatever the autocast.
-        out = unfold_images(decoded, len(places))
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+        return unfold_images(decoded, len(places))
 
     @torch.no_grad()
     def enter(self, pool: Tensor) -> None:

@@ -33,6 +33,12 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
             f"ssim: images of one shape (B, C, H, W) expected, got {tuple(first.shape)} and "
             f"{tuple(second.shape)}"
         )
+    # Autocast would blur in half precision, and differences of squares would be all error.
+    with torch.autocast(first.device.type, enabled=False):
+        return _ssim(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in (first, second)))
+
+
+def _ssim(first: Tensor, second: Tensor) -> Tensor:
     moments = _blurred(torch.stack([first, second, first * first, second * second, first * second]))
     mean1, mean2, square1, square2, product = moments
     variance1, variance2 = square1 - mean1**2, square2 - mean2**2
