@@ -10,7 +10,6 @@ IEEE TIP 2004, eq. 13, with the usual constants for values in [0, 1].
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 WINDOW = 11  # pixels
 SIGMA = 1.5  # pixels
@@ -52,11 +51,20 @@ def _ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _blurred(maps: Tensor) -> Tensor:
-    """Blur each channel of (..., H, W) by the window, as two passes of a line."""
-    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
-    line = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-    line = (line / line.sum()).to(maps)
-    planes = maps.flatten(0, -3)[:, None]
-    planes = F.conv2d(planes, line.view(1, 1, -1, 1), padding=(WINDOW // 2, 0))
-    planes = F.conv2d(planes, line.view(1, 1, 1, -1), padding=(0, WINDOW // 2))
-    return planes[:, 0].reshape(maps.shape)
+    """Blur each channel of (..., H, W) by the window, zeros around it.
+
+    As two matrix products, one an axis: many times quicker on a CPU than a convolution.
+    """
+    height, width = maps.shape[-2:]
+    return _blur_matrix(height, maps) @ maps @ _blur_matrix(width, maps).T
+
+
+def _blur_matrix(size: int, like: Tensor) -> Tensor:
+    """Return the matrix (size, size) that blurs a line of pixels."""
+    places = torch.arange(size, device=like.device, dtype=torch.float64)
+    distances = (places[:, None] - places).abs()
+    half = WINDOW // 2
+    offsets = torch.arange(-half, half + 1, device=like.device, dtype=torch.float64)
+    total = torch.exp(-(offsets**2) / (2 * SIGMA**2)).sum()
+    weights = torch.exp(-(distances**2) / (2 * SIGMA**2)) / total
+    return torch.where(distances <= half, weights, 0.0).to(like.dtype)
