@@ -20,6 +20,7 @@ from mocosfl.validate import validate
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 EXPERIMENTS.remove("none")
+NEED_EXPERT = ("table4_federation",)
 
 SMALL = [
     "dataset=digits",
@@ -70,12 +71,30 @@ def jobs(overrides: list[str]) -> list[list[str]]:
     return batch
 
 
+SMALL_EXPERT = [
+    "dataset@taressfl.auxiliary=digits",
+    "clients.batch_size=12",
+    "taressfl.target_rows=4",
+    "taressfl.decoder=plain",
+]
+
+
+def also_needed(compose: Compose, tmp_path: Path, name: str) -> list[str]:
+    """Return what an experiment's small run needs besides: small parts, or an expert."""
+    if name != "table4_federation":
+        return SMALL_EXPERT if name.startswith("table4") else []
+    folder = RunFolder(tmp_path / "expert")
+    train(compose(["experiment=table4_experts", *SMALL, *SMALL_EXPERT]), folder, resume=False)
+    return [f"taressfl.expert={folder.path}"]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_is_valid_and_trains(compose: Compose, tmp_path: Path, name: str):
-    full = compose([f"experiment={name}"])
+    needed = also_needed(compose, tmp_path, name)
+    full = compose([f"experiment={name}", *(["taressfl.expert=x"] if name in NEED_EXPERT else [])])
     validate(full)
     assert full.seed == 1234
-    config = compose([f"experiment={name}", *SMALL])
+    config = compose([f"experiment={name}", *SMALL, *needed])
     assert train(config, RunFolder(tmp_path / "run"), resume=False).trainer.global_step == 2
 
 
@@ -112,7 +131,7 @@ def test_commands_in_the_comment_compose(name: str):
         known = command[:2] == ["python", "train.py"] or command[1] == "-m"
         assert known, command
         overrides = [argument for argument in command if "=" in argument]
-        if command[1:3] == ["train.py", "-m"]:
+        if "-m" in command[2:]:  # a sweep, not python -m
             batch = jobs(overrides)
             for job in (batch[0], batch[-1]):
                 composed(job)
@@ -130,6 +149,17 @@ def test_methods_are_eight_runs_of_a_thousand_steps():
         assert config.clients.num_rounds * (images // config.clients.batch_size) == 1000
         assert config.clients.num_clients * config.clients.batch_size == 100
         assert (config.backbone.width, config.trainer.precision) == (16, "bf16")
+
+
+def test_table4_has_six_experts_with_auxiliary_images():
+    batch = jobs(["experiment=table4_experts"])
+    assert len(batch) == len({tuple(job) for job in batch}) == 6
+    config = composed(batch[-1])
+    assert config.taressfl.auxiliary.name == "cifar100"
+    assert (config.clients.num_clients, config.clients.batch_size) == (1, 256)
+    assert (config.taressfl.alpha, config.taressfl.target_ssim) == (2.0, 0.6)
+    assert len(jobs(["experiment=table4_alpha"])) == 8
+    assert len(jobs(["experiment=table4_bottlenecks"])) == 6
 
 
 def test_table3_has_36_cells():

@@ -1,6 +1,6 @@
 """The data of an expert: a small part of the target data set, and an auxiliary one.
 
-A batch is [target rows; auxiliary rows], all of one head. Both parts are cycled over, each
+A batch is target rows and auxiliary rows, all of one head. Both parts are cycled over, each
 reshuffled at every pass; a round is a pass over the auxiliary images. To the loader the two parts
 are two clients, and to the head one: the partition numbers the target's images from 0 and the
 auxiliary ones behind them.
