@@ -12,8 +12,10 @@ Legend: B images, H pixels a side, (c, h, w) smashed data of an image.
 """
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -27,6 +29,9 @@ _NO_SIGNAL = 1e-12  # smashed data of zeros alone would make the relative error 
 
 class PixelHead(nn.Module):
     """A frozen head behind the normalisation of its input: images in [0, 1] -> smashed data."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, head: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take a copy of the head.
@@ -64,9 +69,8 @@ class OptimisationSettings:
     """How images are searched."""
 
     num_steps: int  # of Adam, at least 1
-    learning_rate: float  # at the start, in units of the pixels' range; falls to 0 along a cosine
+    learning_rates: tuple[float, ...]  # in units of the pixels' range; one is chosen
     prior_weights: tuple[float, ...]  # of total variation beside the relative error; one is chosen
-    num_tuning_images: int  # known images that the choice is made on, at least 1
 
 
 class TrainedDecoder(NamedTuple):
@@ -78,12 +82,13 @@ class TrainedDecoder(NamedTuple):
     validation_mse: float  # of that epoch
 
 
-class Choice(NamedTuple):
+class Search(NamedTuple):
     """A way to search, and its worth on known images."""
 
-    start: str  # mean or decoder
+    start: str  # name of the start
+    learning_rate: float  # at the first step; falls to 0 along a cosine
     prior_weight: float
-    mse: float
+    mse: float  # on those images; NaN where the search blew up
 
 
 class Inversion(NamedTuple):
@@ -169,13 +174,40 @@ def _batches(rows: Tensor, batch_size: int) -> list[Tensor]:
     return [batch for batch in rows.split(batch_size) if len(batch) >= least]
 
 
+def try_searches(
+    head: nn.Module,
+    images: Tensor,
+    starts: Mapping[str, Tensor],
+    settings: OptimisationSettings,
+    *,
+    block_images: int,
+) -> list[Search]:
+    """Search known images in every way that the settings allow, the best way first.
+
+    Args:
+        head: see `invert`.
+        images: (B, 3, H, H) in [0, 1]; a start that was fitted to them would look too good.
+        starts: name -> (B, 3, H, H) in [0, 1].
+        settings: the ways to try.
+        block_images: see `invert`.
+    """
+    smashed = smash(head, images, batch_size=block_images)
+    tried = []
+    for name, start in starts.items():
+        for rate, weight in product(settings.learning_rates, settings.prior_weights):
+            way = Search(name, rate, weight, math.nan)
+            found = invert(head, smashed, start, way, settings.num_steps, block_images=block_images)
+            tried.append(way._replace(mse=float(F.mse_loss(found.images, images))))
+    return sorted(tried, key=lambda way: math.inf if math.isnan(way.mse) else way.mse)
+
+
 def invert(
     head: nn.Module,
     smashed: Tensor,
     start: Tensor,
-    settings: OptimisationSettings,
+    search: Search,
+    num_steps: int,
     *,
-    prior_weight: float,
     block_images: int,
 ) -> Inversion:
     """Search images whose smashed data are those given, by Adam on the pixels.
@@ -187,12 +219,12 @@ def invert(
         head: images (B, 3, H, H) in [0, 1] -> smashed data; nothing in it depends on the batch.
         smashed: (B, c, h, w).
         start: (B, 3, H, H) in [0, 1].
-        settings: the recipe.
-        prior_weight: of total variation, at least 0.
+        search: learning rate and weight of the prior.
+        num_steps: of Adam, at least 1.
         block_images: images searched at a time; bounds the memory.
     """
     found = [
-        _invert_block(head, target, block, settings, prior_weight)
+        _invert_block(head, target, block, search, num_steps)
         for target, block in zip(
             smashed.split(block_images), start.split(block_images), strict=True
         )
@@ -202,19 +234,15 @@ def invert(
 
 
 def _invert_block(
-    head: nn.Module,
-    smashed: Tensor,
-    start: Tensor,
-    settings: OptimisationSettings,
-    prior_weight: float,
+    head: nn.Module, smashed: Tensor, start: Tensor, search: Search, num_steps: int
 ) -> tuple[Tensor, Tensor]:
     images = start.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([images], lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.num_steps)
-    for _ in range(settings.num_steps):
+    optimizer = torch.optim.Adam([images], lr=search.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    for _ in range(num_steps):
         error = relative_error(head(images), smashed)
         # The sum, so that an image's gradient is the same in any company.
-        loss = (error + prior_weight * total_variation(images)).sum()
+        loss = (error + search.prior_weight * total_variation(images)).sum()
         (images.grad,) = torch.autograd.grad(loss, images)
         optimizer.step()
         schedule.step()
