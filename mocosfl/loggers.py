@@ -1,8 +1,9 @@
 """Where the curves of a run go: its CSV file and Weights & Biases."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
@@ -55,11 +56,25 @@ def _wandb_logger(config: Config, folder: RunFolder) -> WandbLogger:
     return logger
 
 
-def log_to_wandb(folder: RunFolder, config: Config, values: dict[str, float]) -> None:
-    """Add values to the summary of a run's W&B run; nothing where the run has none."""
+def log_to_wandb(
+    folder: RunFolder,
+    config: Config,
+    values: dict[str, float],
+    pictures: Mapping[str, Path] | None = None,
+) -> None:
+    """Add values to the summary of a run's W&B run; nothing where the run has none.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        values: by logged name.
+        pictures: logged name -> PNG file, shown with the run; None for none.
+    """
     if not folder.wandb_id.is_file():
         return
     with open_loggers(config, folder) as loggers:
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(values)
+                for name, path in (pictures or {}).items():
+                    logger.experiment.log({name: wandb.Image(str(path))})

@@ -98,6 +98,11 @@ class RunFolder:
         """Folder of what the probes of the last checkpoint found."""
         return self.path / "probe"
 
+    @property
+    def attack(self) -> Path:
+        """Folder of what the attack on the last checkpoint's head found."""
+        return self.path / "attack"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from running in this folder.

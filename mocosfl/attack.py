@@ -1,0 +1,148 @@
+"""Can the head be inverted? `python -m mocosfl.attack checkpoint=<run folder>`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import OmegaConf
+
+from mocosfl.attack_config import AttackConfig, validate_attack
+from mocosfl.config import check_writable
+from mocosfl.manners import setup_logging, user_errors
+
+if TYPE_CHECKING:
+    from mocosfl.attack_images import AttackImages
+    from mocosfl.attack_run import AttackResult
+    from mocosfl.checkpoint import Encoder
+    from mocosfl.privacy.comparison import Comparison
+    from mocosfl.run_folder import RunFolder
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="attack")
+def main(config: AttackConfig) -> None:
+    """Attack the head in a checkpoint and write what came out."""
+    setup_logging()
+    with user_errors():
+        run_attack(config)
+
+
+def run_attack(config: AttackConfig) -> None:
+    """Attack the head in a checkpoint; writes `attack.json` and `reconstructions.png`.
+
+    Raises:
+        ValueError, FileNotFoundError: a setting is wrong, the checkpoint or its data are not
+            there, or nothing crosses a cut in its run.
+    """
+    # Imported here, so that --help and typing errors do not wait for torch.
+    from mocosfl.attack_images import choose_images
+    from mocosfl.attack_run import as_table, attack_head, comparisons, to_json
+    from mocosfl.loggers import log_to_wandb
+    from mocosfl.run_folder import write_atomically
+
+    if OmegaConf.is_missing(config, "checkpoint"):
+        raise ValueError(
+            "checkpoint=???: name whose head to attack, checkpoint=<run folder> or a .ckpt file"
+        )
+    validate_attack(config)
+    encoder, folder, run = _choose(config)
+    check_writable(folder)  # before minutes of work
+    images = choose_images(config, encoder.config, run)
+    print(_announcement(encoder, images), flush=True)
+    result = attack_head(encoder, images, config)
+    found = comparisons(result, images)
+    values = to_json(result, found, encoder=encoder, images=images, settings=config)
+    write_atomically(folder / "attack.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
+    _draw(result, found, encoder, images, config.attack.pictures, folder)
+    print(as_table(found))
+    print(_best_search(result))
+    print(f"results: {folder}/attack.json, reconstructions.png")
+    if config.wandb and run is not None:
+        pictures = {"attack/reconstructions": folder / "reconstructions.png"}
+        log_to_wandb(run, encoder.config, _summary(found), pictures)
+
+
+def _choose(config: AttackConfig) -> "tuple[Encoder, Path, RunFolder | None]":
+    """Return the encoder, the folder for the results and the run that it belongs to."""
+    from mocosfl.checkpoint import find_checkpoint, load_encoder
+    from mocosfl.run_folder import RunFolder
+
+    path = Path(config.checkpoint)
+    file = find_checkpoint(path, config.which)
+    run: RunFolder | None = RunFolder(path if path.is_dir() else path.parent.parent)
+    assert run is not None
+    default = run.path / "attack_best" if file == run.best else run.attack
+    if not run.config.is_file():
+        run = None
+    if run is None and config.output_dir is None:
+        raise ValueError(f"checkpoint={path}: is in no run folder; say where to write, output_dir=")
+    encoder = load_encoder(file)
+    if encoder.config.method.whole_network or encoder.config.split.cut_layer is None:
+        raise ValueError(
+            f"checkpoint={path}: method.name={encoder.config.method.name} trains the whole network "
+            "on each client, so no smashed data cross a cut and there is no head to invert; name "
+            "a checkpoint of a run that is split"
+        )
+    return encoder, Path(config.output_dir or default), run
+
+
+def _announcement(encoder: "Encoder", images: "AttackImages") -> str:
+    victims = "all training images" if images.client is None else f"client {images.client}"
+    return (
+        f"head: {encoder.source}, {encoder.step:,} training steps\n"
+        f"victims: {len(images.victims)} images of {victims}; known to the attacker: "
+        f"{len(images.known)} others"
+    )
+
+
+def _best_search(result: "AttackResult") -> str:
+    best = result.searches[0]
+    return (
+        f"search: from the {best.start}, learning rate {best.learning_rate:g}, prior "
+        f"{best.prior_weight:g}, the best of {len(result.searches)} on known images; left of the "
+        f"smashed data {float(result.relative_error.mean()):.2g} (relative squared error)\n"
+        f"decoder {result.seconds['decoder']:.1f} s, search {result.seconds['optimisation']:.1f} s"
+    )
+
+
+def _draw(
+    result: "AttackResult",
+    found: "dict[str, Comparison]",
+    encoder: "Encoder",
+    images: "AttackImages",
+    number: int,
+    folder: Path,
+) -> None:
+    """Draw some victims above what each attack made of them."""
+    from mocosfl.privacy.comparison import spreads
+    from mocosfl.privacy.reconstruction_pictures import draw_reconstructions
+
+    rows = {"image": images.victim_images[:number]}
+    for name in ("decoder", "optimisation"):
+        s = spreads(found[name])
+        label = f"{name}\nSSIM {s['ssim'].mean:.3f}\nMSE {s['mse'].mean:.4f}"
+        rows[label] = result.reconstructions[name][:number]
+    shape = "x".join(str(size) for size in result.smashed_shape)
+    draw_reconstructions(
+        rows,
+        folder / "reconstructions.png",
+        title=f"{encoder.config.backbone.name}, cut {encoder.config.split.cut_layer}, smashed "
+        f"{shape}, {encoder.step:,} steps; means over {len(images.victims)} victims",
+    )
+
+
+def _summary(found: "dict[str, Comparison]") -> dict[str, float]:
+    """Return the means by logged name; infinite ones too, W&B takes them."""
+    from mocosfl.privacy.comparison import spreads
+
+    return {
+        f"attack/{name.replace(' ', '_')}_{quantity}": spread.mean
+        for name, comparison in found.items()
+        for quantity, spread in spreads(comparison).items()
+    }
+
+
+if __name__ == "__main__":
+    main()
