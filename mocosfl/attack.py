@@ -66,7 +66,7 @@ def run_attack(config: AttackConfig) -> None:
 
 def _choose(config: AttackConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     """Return the encoder, the folder for the results and the run that it belongs to."""
-    from mocosfl.checkpoint import find_checkpoint, load_encoder
+    from mocosfl.checkpoint import check_head, find_checkpoint, load_encoder
     from mocosfl.run_folder import RunFolder
 
     path = Path(config.checkpoint)
@@ -79,12 +79,7 @@ def _choose(config: AttackConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     if run is None and config.output_dir is None:
         raise ValueError(f"checkpoint={path}: is in no run folder; say where to write, output_dir=")
     encoder = load_encoder(file)
-    if encoder.config.method.whole_network or encoder.config.split.cut_layer is None:
-        raise ValueError(
-            f"checkpoint={path}: method.name={encoder.config.method.name} trains the whole network "
-            "on each client, so no smashed data cross a cut and there is no head to invert; name "
-            "a checkpoint of a run that is split"
-        )
+    check_head(encoder.config, f"checkpoint={path}")
     return encoder, Path(config.output_dir or default), run
 
 
