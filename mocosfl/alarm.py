@@ -26,6 +26,11 @@ class Collapsed(TrainingStopped):
         self.step = step
 
 
+def _advice(module: MocoSFL) -> str:
+    advice = module.federation.server.advice
+    return advice if module.attackers is None else f"Lower taressfl.alpha. {advice}"
+
+
 class Alarm(Callback):
     """Stops a run whose loss is not finite, or that has collapsed.
 
@@ -105,7 +110,7 @@ class Alarm(Callback):
             raise Collapsed(
                 f"the network has collapsed: for {lasted} steps the loss stays at {loss:.3f} "
                 f"(outputs that tell nothing give {pl_module.uniform_loss:.3f}) and the spread of "
-                f"its outputs at {std:.4f} (evenly spread: 1). {server.advice}; "
+                f"its outputs at {std:.4f} (evenly spread: 1). {_advice(pl_module)}; "
                 "callbacks.collapse_window_steps=0 turns this alarm off",
                 step,
             )

@@ -1,9 +1,12 @@
-"""Comparing what two runs have left, bit by bit."""
+"""Breaking a run off, and comparing what two runs have left, bit by bit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from pytorch_lightning.callbacks import Callback
 
 from mocosfl.metrics_log import read_metrics
 from mocosfl.run_folder import RunFolder
@@ -45,6 +48,20 @@ def curves(folder: RunFolder) -> list[dict[str, str]]:
 
 def assert_same_results(one: RunFolder, other: RunFolder) -> None:
     """Compare checkpoints tensor by tensor, and the curves."""
-    for mine, theirs in ((one.last, other.last), (one.best, other.best)):
+    assert one.best.is_file() == other.best.is_file()
+    pairs = [(one.last, other.last), *([(one.best, other.best)] if one.best.is_file() else [])]
+    for mine, theirs in pairs:
         assert differences(read(mine), read(theirs)) == []
     assert curves(one) == curves(other)
+
+
+def break_off(monkeypatch: pytest.MonkeyPatch, step: int, *, behind: type[Callback]) -> None:
+    """Let the next run end after so many steps, once the callback `behind` has done its work."""
+    good: Callable[..., None] = behind.on_train_batch_end
+
+    def then_stop(self: Callback, trainer: Any, *rest: Any) -> None:
+        good(self, trainer, *rest)
+        if trainer.global_step == step:
+            raise SystemExit("broken off")
+
+    monkeypatch.setattr(behind, "on_train_batch_end", then_stop)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import read
+from checkpoints import assert_same_results, break_off, read
 from conftest import QUICK, Compose, changed
 from test_expert import EXPERT
 
 from mocosfl.build import build_federation
+from mocosfl.callbacks import Curves
 from mocosfl.checkpoint import HEADS, load_encoder
 from mocosfl.config import Config
 from mocosfl.run_folder import RunFolder
@@ -79,7 +80,7 @@ def test_server_starts_from_the_experts_and_its_queue_anew(
 
 
 def test_untrained_encoder_of_such_a_run_is_the_expert(compose_frozen: Compose, expert: RunFolder):
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     start, theirs = fresh_encoder(compose_frozen([])), load_encoder(expert.last)
     assert torch.equal(start.network(images), theirs.network(images))
 
@@ -169,10 +170,8 @@ def test_start_from_a_run_without_attackers_is_told(
 
 
 def test_online_regulariser_trains_every_client_and_resumes(
-    compose_quick: Compose, expert: RunFolder, tmp_path: Path
+    compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from checkpoints import assert_same_results
-
     overrides = [
         "taressfl=online",
         "taressfl.target_ssim=0",
@@ -188,11 +187,8 @@ def test_online_regulariser_trains_every_client_and_resumes(
     steps = module.attackers._bank["adam.num_steps"].rows
     assert steps is not None
     assert int((steps > 0).sum()) + 6 >= 12
-    short = changed(compose_quick(overrides), {"trainer.max_steps": 10})
-    train(short, halves, resume=False)
-    checkpoint = torch.load(halves.last, weights_only=True)
-    checkpoint["config"]["trainer"]["max_steps"] = -1
-    torch.save(checkpoint, halves.last)
-    halves.finished.unlink()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        break_off(patch, 11, behind=Curves)
+        train(compose_quick(overrides), halves, resume=False)
     train(compose_quick(overrides), halves, resume=True)
     assert_same_results(whole, halves)

@@ -55,7 +55,7 @@ def test_each_mode_is_valid(compose_quick: Compose, overrides: list[str]):
         ([*EXPERT, "taressfl.target_rows=0"], r"taressfl\.target_rows=0: must be above 0"),
         (
             [*EXPERT, "taressfl.auxiliary.image_size=64"],
-            r"taressfl\.auxiliary\.image_size=64: the target's images are dataset\.image_size=32",
+            r"taressfl\.auxiliary\.image_size=64: the target's images are dataset\.image_size=16",
         ),
         ([*EXPERT, "dataset.source=pictures"], r"dataset\.source=pictures: an expert reads"),
         (

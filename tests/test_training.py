@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import assert_same_results, curves, differences, read
+from checkpoints import assert_same_results, break_off, curves, differences, read
 from conftest import Compose
-from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from mocosfl.alarm import Alarm, TrainingStopped
@@ -26,11 +25,10 @@ from mocosfl.data import datamodule
 from mocosfl.data.datamodule import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
-from mocosfl.federation import Federation
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.run_folder import RunFolder
-from mocosfl.server import ServerOutput
+from mocosfl.server import Server, ServerOutput, SmashedStep
 from mocosfl.training import train
 
 STEPS, STEPS_PER_ROUND = 21, 7  # of the quick run, which saves every 2 steps
@@ -55,18 +53,6 @@ VARIANTS: dict[str, list[str]] = {
         "clients.num_rounds=4",
     ],
 }
-
-
-def break_off(monkeypatch: pytest.MonkeyPatch, step: int, *, behind: type[Callback]) -> None:
-    """Let the next run end after so many steps, once the callback `behind` has done its work."""
-    good: Callable[..., None] = behind.on_train_batch_end
-
-    def then_stop(self: Callback, trainer: Any, *rest: Any) -> None:
-        good(self, trainer, *rest)
-        if trainer.global_step == step:
-            raise SystemExit("broken off")
-
-    monkeypatch.setattr(behind, "on_train_batch_end", then_stop)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -212,15 +198,15 @@ def test_run_in_half_precision_trains(compose_quick: Compose, tmp_path: Path):
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    good, calls = Federation.forward, []
+    good, calls = Server.forward, []
 
-    def diverging(self: Federation, *views: torch.Tensor) -> ServerOutput:
-        output = good(self, *views)
+    def diverging(self: Server, step: SmashedStep) -> ServerOutput:
+        output = good(self, step)
         calls.append(1)
         factor = float("nan") if len(calls) >= 6 else 1.0
         return output._replace(loss=output.loss * factor)
 
-    monkeypatch.setattr(Federation, "forward", diverging)
+    monkeypatch.setattr(Server, "forward", diverging)
     folder = RunFolder(tmp_path / "run")
     # NaN from step 6; checkpoints are due at steps 6 and 8, the alarm looks at step 10.
     config = compose_quick(["trainer.log_every_steps=10", "callbacks.knn_every_rounds=0"])
