@@ -27,6 +27,25 @@ def test_paper_figures_are_printed(
     assert list(tmp_path.iterdir()) == []  # no run folder, no log
 
 
+def test_client_of_taressfl_sends_39_megabytes_and_receives_nothing(
+    capsys: pytest.CaptureFixture[str],
+):
+    main(["experiment=table1_taressfl", "taressfl=on", "taressfl.expert=some", QUIET])
+    out = capsys.readouterr().out
+    assert "paper's convention   39.1 MB" in out
+    # 10,000 images a client, a query and a key of 4 x 16 x 16 numbers each.
+    assert f"{2 * 4 * 16 * 16 * 4:,} up, 0 down" in out
+    assert f"{2 * 10_000 * 4 * 16 * 16 * 4 / 2**20:.2f} up + 0.00 down" in out
+    assert "0 syncs" in out
+
+
+def test_expert_in_one_place_sends_nothing(capsys: pytest.CaptureFixture[str]):
+    main(["experiment=table4_experts", QUIET])
+    out = capsys.readouterr().out
+    assert "0.00 up + 0.00 down" in out
+    assert "78,000 steps" in out  # 200 rounds of 390: published
+
+
 def test_json_holds_the_same_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file = tmp_path / "figures.json"
     main(["--json", str(file), "dataset=cifar10", "clients=20", "split=cut2", QUIET])

@@ -1,5 +1,6 @@
 """What a federation takes from an expert, and the experts it refuses."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def test_frozen_heads_stay_the_experts_bit_for_bit(
             assert torch.equal(after[copy], before[name].expand_as(after[copy])), copy
     trunk = [name for name in before if name.startswith(f"{SERVER}trunk.")]
     assert any(not torch.equal(before[name], after[name]) for name in trunk)  # that one trained
+    client = json.loads(folder.overhead.read_text())["clients"][0]
+    assert client["rates"]["step_up"] > 0  # and nothing else travels
+    assert client["rates"]["step_down"] == client["rates"]["sync"] == 0
     clients = module.federation.clients
     for client in (0, 50, 99):
         state = clients.client_state(client, module._optimizer())
