@@ -21,7 +21,7 @@ from mocosfl.build import (
 from mocosfl.config import Averaging, ClientState, Config, PartitionKind, TaressflMode
 from mocosfl.data.round_plan import sync_steps
 from mocosfl.overhead.network import build_network, client_kinds, num_parameters, num_values
-from mocosfl.overhead.traffic import WEIGHT_BYTES, is_central, rates
+from mocosfl.overhead.traffic import WEIGHT_BYTES, is_central, is_frozen, rates
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def describe(config: Config, plan: Plan) -> str:
     absent = {
         "queue": config.method.supervised,
         "smashed": plan.smashed_shape is None,
-        "syncs": is_central(config),
+        "syncs": is_central(config) or is_frozen(config),
         "missing": c.dropout_probability == 0,
         "saving": not config.saving.enabled,
         "taressfl": config.taressfl.mode is TaressflMode.off,

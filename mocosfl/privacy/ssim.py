@@ -1,8 +1,9 @@
 """Structural similarity of images: how much of a picture a reconstruction shows.
 
 The published definition of the TAResSFL figures: a Gaussian window of 11 x 11 pixels with sigma
-1.5, images padded with zeros, nothing cropped. Other implementations pad by reflection and crop,
-and read 0.05 to 0.10 lower at 32 px, so a target of 0.6 is not portable between them.
+1.5, images padded with zeros, nothing cropped. Others pad by reflection (torchmetrics)
+and read 0.05 to 0.10 lower on photographs of 32 px, so a target of 0.6 is not portable between
+them: zeros around both images make their borders alike.
 
 Source: Wang et al., "Image quality assessment: from error visibility to structural similarity",
 IEEE TIP 2004, eq. 13, with the usual constants for values in [0, 1].
