@@ -110,7 +110,11 @@ class Alarm(Callback):
             raise Collapsed(
                 f"the network has collapsed: for {lasted} steps the loss stays at {loss:.3f} "
                 f"(outputs that tell nothing give {pl_module.uniform_loss:.3f}) and the spread of "
-                f"its outputs at {std:.4f} (evenly spread: 1). {_advice(pl_module)}; "
-                "callbacks.collapse_window_steps=0 turns this alarm off",
+                f"its outputs at {std:.4f} (evenly spread: 1). {_advice(pl_module)}"
+                + (
+                    "; callbacks.collapse_window_steps=0 turns this alarm off"
+                    if too_long and not self.strict_end
+                    else ""
+                ),
                 step,
             )

@@ -261,7 +261,7 @@ def build_module(
         step_decay_server=optimizer.step_decay_server,
         step_decay_client=optimizer.step_decay_client,
     )
-    return MocoSFL(
+    module = MocoSFL(
         build_federation(config, counts),
         settings,
         num_rounds=config.clients.num_rounds,
@@ -271,6 +271,8 @@ def build_module(
         attackers=build_attackers(config, num_collapses),
         lr_scale=config.taressfl.collapse_lr_factor**num_collapses,
     )
+    # Before a checkpoint is read into it: Lightning does so before it turns the module to fp64.
+    return module.double() if config.trainer.precision == "fp64" else module
 
 
 def _build_saving(config: Config, folder: Path | None) -> CommunicationSaving | None:

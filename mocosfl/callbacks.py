@@ -115,13 +115,17 @@ class KnnMonitor(Callback):
     Test images are never looked at.
     """
 
-    def __init__(self, config: Config, best: Path) -> None:
+    def __init__(
+        self, config: Config, best: Path, *, unless_suspicious: Alarm | None = None
+    ) -> None:
         """Keep the settings.
 
         Args:
             config: of the run.
             best: file of the best checkpoint.
+            unless_suspicious: no best checkpoint is saved while this alarm suspects a collapse.
         """
+        self.alarm = unless_suspicious
         self.config, self.settings, self.best_path = config, config.callbacks, best
         self.best_top1 = -1.0
 
@@ -131,7 +135,8 @@ class KnnMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore from the checkpoint."""
-        self.best_top1 = state_dict["best_top1"]
+        # After a return from a collapse the file may be gone with the steps that it was of.
+        self.best_top1 = state_dict["best_top1"] if self.best_path.is_file() else -1.0
 
     def on_train_batch_end(
         self,
@@ -154,7 +159,8 @@ class KnnMonitor(Callback):
         log_values(trainer, {"val/knn_top1": top1, "val/knn_seconds": seconds})
         pl_module.log("kNN", top1, prog_bar=True, logger=False)
         log.info("step %d: kNN %.2f %% (%.1f s)", step, 100 * top1, seconds)
-        if top1 > self.best_top1:
+        suspicious = self.alarm is not None and self.alarm.suspicious_since is not None
+        if top1 > self.best_top1 and not suspicious:
             self.best_top1 = top1
             save_if_finite(trainer, self.best_path, weights_only=True)
 

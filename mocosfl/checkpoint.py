@@ -12,7 +12,7 @@ from torch import nn
 from mocosfl.averaging import mean_of_rows
 from mocosfl.build import build_split
 from mocosfl.config import Config
-from mocosfl.run_folder import FREE_KEYS, RunFolder, below_data_dir
+from mocosfl.run_folder import FREE_KEYS, RunFolder, without_data_dir
 
 HEADS = "federation.clients.online."
 TRUNK = "federation.server.trunk."
@@ -153,8 +153,7 @@ def _values(config: Config) -> dict[str, Any]:
     values: Any = OmegaConf.to_container(
         OmegaConf.structured(config), resolve=True, enum_to_str=True
     )
-    dataset = values["dataset"]
-    dataset["path"] = below_data_dir(dataset["path"], values["data_dir"])
+    without_data_dir(values, values["data_dir"])
     return cast(dict[str, Any], values)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mocosfl.checkpoint import read_checkpoint
 from mocosfl.config import Config
 from mocosfl.run_folder import RunFolder, write_atomically
+from mocosfl.taressfl_rules import LEARNING
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +42,19 @@ def go_back(config: Config, folder: RunFolder, step: int) -> bool:
         step: at which it collapsed.
 
     Returns:
-        Whether there is another try; False once taressfl.max_collapses are used up.
+        Whether there is another try; False once taressfl.max_collapses are used up, and where it
+        would be the same again.
     """
     before = read_collapses(folder)
-    if len(before) >= config.taressfl.max_collapses:
+    if len(before) >= config.taressfl.max_collapses or not _would_change(config):
         return False
     back_to = read_checkpoint(folder.last)["global_step"] if folder.last.is_file() else 0
     if before and before[-1].back_to == back_to:
         # Before the record: a kill in between begins again with the old settings, and comes here.
         folder.last.unlink(missing_ok=True)
-        folder.best.unlink(missing_ok=True)
         back_to = 0
+    if folder.best.is_file() and read_checkpoint(folder.best)["global_step"] > back_to:
+        folder.best.unlink()  # of steps that are taken back
     records = [*before, Collapse(step, back_to)]
     text = json.dumps([record._asdict() for record in records], indent=2)
     write_atomically(folder.collapses, text + "\n")
@@ -69,7 +72,18 @@ def go_back(config: Config, folder: RunFolder, step: int) -> bool:
 def describe_collapses(config: Config, number: int) -> str:
     """Return the settings that apply after a number of collapses, in words."""
     settings = config.taressfl
-    alpha = settings.alpha * settings.collapse_alpha_factor**number
+    parts = []
+    if settings.mode in LEARNING:
+        alpha = settings.alpha * settings.collapse_alpha_factor**number
+        parts.append(f"taressfl.alpha is {alpha:.4g}")
     scale = settings.collapse_lr_factor**number
-    rates = "" if scale == 1 else f" and the learning rates are {scale:.4g} of theirs"
-    return f"From here on taressfl.alpha is {alpha:.4g}{rates}"
+    if scale != 1:
+        parts.append(f"the learning rates are {scale:.4g} of theirs")
+    return f"From here on {' and '.join(parts)}"
+
+
+def _would_change(config: Config) -> bool:
+    """Return whether another try differs: randomness is a function of the step, so else not."""
+    settings = config.taressfl
+    weaker = settings.mode in LEARNING and settings.alpha > 0 and settings.collapse_alpha_factor < 1
+    return weaker or settings.collapse_lr_factor < 1

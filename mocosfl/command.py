@@ -17,12 +17,14 @@ def run(config: Config) -> Result:
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
         from mocosfl.run_folder import RunFolder, move_data
+        from mocosfl.taressfl_rules import check_overrides
         from mocosfl.training import train
 
+        overrides = HydraConfig.get().overrides.task
         if config.resume is None:
+            check_overrides(config.taressfl.mode, overrides)
             train(config, RunFolder(Path(config.run_dir)), resume=False)
             return Result(Outcome.finished)
-        overrides = HydraConfig.get().overrides.task
         others = [o for o in overrides if not o.startswith(("resume=", "data_dir="))]
         if others:
             raise ValueError(

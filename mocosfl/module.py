@@ -201,6 +201,7 @@ class MocoSFL(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the configuration in, as plain values; an encoder alone needs no client bank."""
         checkpoint["config"] = self.config
+        checkpoint["max_steps"] = self.trainer.max_steps
         if "optimizer_states" not in checkpoint:
             state = checkpoint["state_dict"]
             del state["federation.clients._extra_state"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -165,9 +165,18 @@ def below_data_dir(path: str | None, data_dir: str) -> str | None:
     return f"${{data_dir}}/{Path(path).relative_to(data_dir)}"
 
 
+def without_data_dir(values: dict[str, Any], data_dir: str) -> None:
+    """Write the places of a plain configuration's data relative to data_dir, in place."""
+    taressfl = values.get("taressfl")
+    for dataset in (values.get("dataset"), taressfl and taressfl.get("auxiliary")):
+        if isinstance(dataset, dict) and isinstance(dataset.get("path"), str):
+            dataset["path"] = below_data_dir(dataset["path"], data_dir)
+
+
 def move_data(config: Config, data_dir: str) -> None:
     """Let a run find its data in another data_dir, `dataset.path` too where it lies below."""
-    path = below_data_dir(config.dataset.path, config.data_dir)
-    if path is not None:
-        config.dataset.path = path.replace("${data_dir}", data_dir, 1)
+    for dataset in (config.dataset, config.taressfl.auxiliary):
+        path = None if dataset is None else below_data_dir(dataset.path, config.data_dir)
+        if dataset is not None and path is not None:
+            dataset.path = path.replace("${data_dir}", data_dir, 1)
     config.data_dir = data_dir

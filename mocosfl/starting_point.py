@@ -73,6 +73,11 @@ def load_expert(config: Config) -> dict[str, Any] | None:
         raise type(error)(text) from error
     theirs = config_of(checkpoint)
     check_head(theirs, f"taressfl.expert={path}")
+    if theirs.method.supervised:
+        raise ValueError(
+            f"taressfl.expert={path}: method={theirs.method.name} has trained a classifier, and no "
+            "projector to go on with; name an expert, or a run of mocosfl or monacosfl"
+        )
     _check_same_network(config, theirs, path)
     _check_trained(checkpoint, theirs, path)
     return checkpoint
@@ -95,7 +100,11 @@ def _node(config: Config) -> Any:
 
 
 def _check_trained(checkpoint: dict[str, Any], theirs: Config, path: str) -> None:
-    """Refuse an expert that tells nothing of its images; say so if it is none, or not done."""
+    """Refuse an expert that tells nothing of its images, or a run of one that has not ended.
+
+    A checkpoint file that is named itself is taken at any step, and that is logged, as is one that
+    is no expert's.
+    """
     alarm = checkpoint.get("callbacks", {}).get("Alarm", {})
     if alarm.get("suspicious_since") is not None:
         raise ValueError(
@@ -103,7 +112,15 @@ def _check_trained(checkpoint: dict[str, Any], theirs: Config, path: str) -> Non
             "training, its outputs tell nothing of the images; train another, with a smaller "
             "taressfl.alpha or learning rate"
         )
-    step = checkpoint["global_step"]
+    step, planned = checkpoint["global_step"], checkpoint.get("max_steps", -1)
+    if step < planned:
+        if Path(path).is_dir():
+            raise ValueError(
+                f"taressfl.expert={path}: its training has not ended, its last good checkpoint is "
+                f"of step {step:,} of {planned:,}; go on with it (resume={path}), or name the "
+                ".ckpt file itself to take it as it is"
+            )
+        log.warning("taressfl.expert=%s: of step %d of %d", path, step, planned)
     if theirs.taressfl.mode is not TaressflMode.expert:
         log.warning(
             "taressfl.expert=%s: is a run with taressfl=%s, trained without an attacker of its "

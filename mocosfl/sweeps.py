@@ -29,7 +29,7 @@ from mocosfl.run_folder import (
     FREE_KEYS,
     FolderBusy,
     RunFolder,
-    below_data_dir,
+    without_data_dir,
     write_atomically,
 )
 
@@ -138,9 +138,7 @@ def digest(config: DictConfig) -> str:
         settings = {key: _plain(config, key, resolve=True) for key in keys}
     except (OmegaConfBaseException, ValueError):  # a ValueError of our own resolvers
         settings = {key: _plain(config, key, resolve=False) for key in keys}
-    dataset = settings.get("dataset")
-    if isinstance(dataset, dict) and isinstance(dataset.get("path"), str):
-        dataset["path"] = below_data_dir(dataset["path"], str(config.data_dir))
+    without_data_dir(settings, str(config.data_dir))
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -189,8 +187,12 @@ def run_job(config: Config) -> Result:
 def _run(config: Config, folder: RunFolder) -> Outcome:
     if folder.finished.is_file():
         return Outcome.skipped
-    from mocosfl.training import train_unless_finished  # not before: importing torch takes seconds
+    # Not before: importing torch takes seconds.
+    from mocosfl.taressfl_rules import check_overrides
+    from mocosfl.training import train_unless_finished
 
+    if HydraConfig.initialized():
+        check_overrides(config.taressfl.mode, HydraConfig.get().overrides.task)
     trained = train_unless_finished(config, folder)
     return Outcome.skipped if trained is None else Outcome.finished
 

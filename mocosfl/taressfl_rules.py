@@ -1,12 +1,22 @@
 """Rules of `validate` about the privacy module."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mocosfl.config import Averaging, ClientState, Config, PartitionKind, TaressflMode
 from mocosfl.privacy.decoders import parse_decoder
 
 LEARNING = (TaressflMode.online, TaressflMode.expert)  # heads learn to evade attackers
 METHODS = ("mocosfl", "monacosfl")
+_RETRIES = ("max_collapses", "collapse_lr_factor")
+_PENALTY = ("decoder", "decoder_lr", "alpha", "target_ssim", "pictures_every_rounds",
+            "collapse_alpha_factor")  # fmt: skip
+READ = {  # what each mode reads of the group, beside the mode
+    TaressflMode.off: ("mode", "expert", "auxiliary", *_RETRIES),  # the two have rules of their own
+    TaressflMode.on: ("mode", "expert", "auxiliary", *_RETRIES),
+    TaressflMode.online: ("mode", "expert", "auxiliary", *_RETRIES, *_PENALTY),
+    TaressflMode.expert: ("mode", "expert", "auxiliary", *_RETRIES, *_PENALTY, "target_fraction",
+                          "target_rows"),
+}  # fmt: skip
 
 
 def taressfl_rules(config: Config) -> Iterator[str]:
@@ -17,6 +27,11 @@ def taressfl_rules(config: Config) -> Iterator[str]:
         yield (
             f"taressfl.auxiliary={t.auxiliary.name}: taressfl={mode.name} does not read it; it is "
             "for python -m mocosfl.expert"
+        )
+    if t.max_collapses and mode not in LEARNING and t.collapse_lr_factor == 1:
+        yield (
+            f"taressfl.max_collapses={t.max_collapses}: with taressfl={mode.name} another try "
+            "would be the same; set taressfl.collapse_lr_factor below 1, or it to 0"
         )
     if mode in (TaressflMode.off, TaressflMode.expert) and t.expert is not None:
         yield f"taressfl.expert={t.expert}: taressfl={mode.name} does not read it; use taressfl=on"
@@ -33,6 +48,34 @@ def taressfl_rules(config: Config) -> Iterator[str]:
         yield from _learning(config)
     if mode is TaressflMode.expert:
         yield from _expert(config)
+
+
+def check_overrides(mode: TaressflMode, overrides: Iterable[str]) -> None:
+    """Refuse `taressfl.` overrides that the mode does not read.
+
+    Said of what the user typed and not of values, since a configuration has all keys.
+
+    Args:
+        mode: of the run.
+        overrides: of the command line, "key=value".
+
+    Raises:
+        ValueError: names each of them.
+    """
+    unread = list(_unread(mode, overrides))
+    if unread:
+        raise ValueError("\n".join(unread))
+
+
+def _unread(mode: TaressflMode, overrides: Iterable[str]) -> Iterator[str]:
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        name = key.removeprefix("taressfl.")
+        if name != key and name.split(".")[0] not in READ[mode]:
+            yield (
+                f"{override}: taressfl={mode.name} does not read it; choose another taressfl=, or "
+                "leave it out"
+            )
 
 
 def _numbers(config: Config) -> Iterator[str]:
@@ -132,6 +175,11 @@ def _expert(config: Config) -> Iterator[str]:
             "them as in dataset@taressfl.auxiliary=cifar100"
         )
         return
+    if (t.auxiliary.name, t.auxiliary.path) == (config.dataset.name, config.dataset.path):
+        yield (
+            f"taressfl.auxiliary.name={t.auxiliary.name}: is the target's data set itself, all of "
+            "it; choose another, as in dataset@taressfl.auxiliary=cifar10"
+        )
     if t.auxiliary.source == "pictures":
         yield (
             "taressfl.auxiliary.source=pictures: an expert reads images from a cache; use "

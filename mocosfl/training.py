@@ -136,7 +136,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     plan = make_plan(config, data.partition.counts)
     _check_max_steps(config, plan)
     _check_probe(config, data)
-    _check_disk(folder, plan)
+    _check_disk(config, folder, plan)
     log.info("the plan\n%s", describe(config, plan))
     if checkpoint is None:
         _write_start(config, folder, data, plan)
@@ -198,17 +198,19 @@ def _callbacks(config: Config, folder: RunFolder) -> list[Callback]:
         window_steps=settings.collapse_window_steps,
         loss_margin=settings.collapse_loss_margin,
         min_std=settings.collapse_min_std,
-        strict_end=config.taressfl.mode is TaressflMode.expert,
+        # Where it keeps the last checkpoint from being written, no run may end without a word.
+        strict_end=_is_expert(config) or config.taressfl.max_collapses > 0,
     )
+    guarding = alarm if config.taressfl.max_collapses else None
     callbacks: list[Callback] = [
         Curves(every_steps=every),
         alarm,
-        KnnMonitor(config, folder.best),
+        KnnMonitor(config, folder.best, unless_suspicious=guarding),
         LastCheckpoint(
             folder.last,
             every_steps=settings.checkpoint_every_steps,
             every_minutes=settings.checkpoint_every_minutes,
-            unless_suspicious=alarm if config.taressfl.max_collapses else None,
+            unless_suspicious=guarding,
         ),
     ]
     if settings.pictures and config.taressfl.pictures_every_rounds:
@@ -217,6 +219,10 @@ def _callbacks(config: Config, folder: RunFolder) -> list[Callback]:
     if config.trainer.progress_bar:
         callbacks.append(Bar(refresh_rate=every))
     return callbacks
+
+
+def _is_expert(config: Config) -> bool:
+    return config.taressfl.mode is TaressflMode.expert
 
 
 def _checkpoint(folder: RunFolder, config: Config) -> Path | None:
@@ -245,9 +251,16 @@ def _check_max_steps(config: Config, plan: Plan) -> None:
         )
 
 
-def _check_disk(folder: RunFolder, plan: Plan) -> None:
+def _check_disk(config: Config, folder: RunFolder, plan: Plan) -> None:
     """Refuse what would fill the disk; two rounds of smashed data are kept at most."""
     free = shutil.disk_usage(folder.path).free
+    if 2 * plan.attacker_bytes > free:  # a checkpoint is written beside the one before it
+        raise ValueError(
+            f"taressfl.decoder={config.taressfl.decoder}: the clients' attackers take "
+            f"{megabytes(plan.attacker_bytes)} in each checkpoint, twice while one is replaced, "
+            f"and {megabytes(free)} are free; choose a smaller decoder, fewer clients, or another "
+            "output_dir"
+        )
     if 2 * plan.saving_bytes > free:
         raise ValueError(
             f"saving.enabled=true: keeps up to {megabytes(2 * plan.saving_bytes)} of smashed data "
@@ -302,7 +315,7 @@ def _write_start(config: Config, folder: RunFolder, data: FederatedData, plan: P
     if not config.callbacks.pictures:
         return
     folder.pictures.mkdir(parents=True, exist_ok=True)
-    if config.taressfl.mode is not TaressflMode.expert:  # it has no clients to deal images to
+    if not _is_expert(config):  # it has no clients to deal images to
         labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
         counts = data.partition.class_counts(labels, num_classes)
         pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")

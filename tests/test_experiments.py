@@ -73,6 +73,7 @@ def jobs(overrides: list[str]) -> list[list[str]]:
 
 SMALL_EXPERT = [
     "dataset@taressfl.auxiliary=digits",
+    "taressfl.auxiliary.name=more_digits",
     "clients.batch_size=12",
     "taressfl.target_rows=4",
     "taressfl.decoder=plain",

@@ -23,6 +23,7 @@ from mocosfl.training import train
 EXPERT = [
     "taressfl=expert",
     "dataset@taressfl.auxiliary=digits",
+    "taressfl.auxiliary.name=more_digits",
     "partition=iid",
     "split=cut1_c4s2",
     "clients.num_clients=1",
@@ -38,6 +39,7 @@ EXPERT = [
     "callbacks.knn_every_rounds=0",
     "callbacks.collapse_min_std=0",  # so small a network starts with hardly any spread
 ]
+ONLINE = ["split=cut1_c4s2", "taressfl.decoder=plain", "taressfl.target_ssim=0.0"]
 NUM_TARGET = 29  # 2 % of the 1,438 digits that train
 
 
@@ -136,7 +138,57 @@ def test_pictures_show_what_the_attacker_sees(compose_expert: Compose, tmp_path:
     assert "partition.png" not in names  # an expert has no clients
 
 
+@pytest.mark.parametrize("mode", ["expert", "online"])
+def test_penalty_moves_the_heads_in_proportion_to_alpha_and_the_server_not_at_all(
+    mode: str, compose_quick: Compose, tmp_path: Path
+):
+    overrides = EXPERT if mode == "expert" else ["taressfl=online", *ONLINE]
+    states = []
+    for alpha in (0, 1, 2):
+        folder = RunFolder(tmp_path / str(alpha))
+        more = ["trainer.max_steps=1", "trainer.precision=fp64", f"taressfl.alpha={alpha}"]
+        train(compose_quick([*overrides, *more]), folder, resume=False)
+        states.append(read(folder.last)["state_dict"])
+    none, single, double = states
+    server = [name for name in none if name.startswith("federation.server.trunk.")]
+    assert all(torch.equal(none[name], double[name]) for name in server)
+    moved = 0
+    for name in [name for name in none if name.startswith("federation.clients.online.")]:
+        step = single[name] - none[name]
+        moved += int(step.flatten(1).abs().amax(1).gt(0).sum())
+        assert torch.allclose(double[name] - none[name], 2 * step, rtol=1e-6, atol=1e-12), name
+    assert moved > 3 * (1 if mode == "expert" else 6)  # of every client
+
+
 # ---- collapse
+
+
+def test_retry_that_would_be_the_same_is_not_made(compose_expert: Compose, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    for overrides in (["taressfl.alpha=0"], ["taressfl.collapse_alpha_factor=1"]):
+        assert not go_back(compose_expert(overrides), folder, 5)
+    assert go_back(
+        compose_expert(["taressfl.alpha=0", "taressfl.collapse_lr_factor=0.5"]), folder, 5
+    )
+
+
+def test_best_checkpoint_of_steps_taken_back_goes_with_them(
+    compose_expert: Compose, tmp_path: Path
+):
+    folder = RunFolder(tmp_path / "run")
+    train(compose_expert(["callbacks.knn_every_rounds=1"]), folder, resume=False)
+    checkpoint = torch.load(folder.last, weights_only=True)
+    checkpoint["global_step"] = 8  # as if the last good one were from before the best
+    torch.save(checkpoint, folder.last)
+    assert go_back(compose_expert([]), folder, 9)
+    assert not folder.best.is_file()
+
+
+def test_online_run_that_looks_collapsed_at_its_end_says_so(compose_quick: Compose, tmp_path: Path):
+    more = ["callbacks.collapse_min_std=100", "taressfl.max_collapses=1", "trainer.max_steps=2"]
+    with pytest.raises(Collapsed):
+        train(compose_quick(["taressfl=online", *ONLINE, *more]), RunFolder(tmp_path / "run"),
+              resume=False)  # fmt: skip
 
 
 def collapse_at(step: int, *, while_alpha: float) -> Any:

@@ -144,6 +144,7 @@ def spoiled(config: Config, expert: RunFolder, tmp_path: Path, **changes: object
     checkpoint = torch.load(expert.last, weights_only=True)
     checkpoint["config"]["method"] |= changes.pop("method", {})  # type: ignore[arg-type]
     checkpoint["config"]["taressfl"] |= changes.pop("taressfl", {})  # type: ignore[arg-type]
+    checkpoint |= changes.pop("checkpoint", {})  # type: ignore[arg-type,operator]
     checkpoint["callbacks"]["Alarm"] |= changes
     file = tmp_path / "spoiled.ckpt"
     torch.save(checkpoint, file)
@@ -163,6 +164,28 @@ def test_collapsed_expert_is_refused(compose_frozen: Compose, expert: RunFolder,
     config = spoiled(compose_frozen([]), expert, tmp_path, suspicious_since=7)
     with pytest.raises(ValueError, match="collapsed at step 7 of its training"):
         load_expert(config)
+
+
+def test_expert_with_a_classifier_is_refused(
+    compose_frozen: Compose, expert: RunFolder, tmp_path: Path
+):
+    method = {"name": "sfl_supervised", "supervised": True}
+    config = spoiled(compose_frozen([]), expert, tmp_path, method=method)
+    with pytest.raises(ValueError, match="method=sfl_supervised has trained a classifier"):
+        load_expert(config)
+
+
+def test_run_that_has_not_ended_is_refused_and_its_file_taken(
+    compose_frozen: Compose, expert: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    config = spoiled(compose_frozen([]), expert, tmp_path, checkpoint={"max_steps": 100})
+    assert load_expert(config) is not None
+    assert "of step 9 of 100" in caplog.text
+    folder = RunFolder(tmp_path / "run")
+    folder.last.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "spoiled.ckpt", folder.last)
+    with pytest.raises(ValueError, match=r"step 9 of 100; go on with it \(resume="):
+        load_expert(changed(config, {"taressfl.expert": str(folder.path)}))
 
 
 def test_start_from_a_run_without_attackers_is_told(

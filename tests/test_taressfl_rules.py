@@ -5,6 +5,7 @@ from conftest import Compose
 from test_expert import EXPERT
 
 from mocosfl.config import TaressflMode
+from mocosfl.taressfl_rules import check_overrides
 from mocosfl.validate import validate
 
 ON = ["taressfl=on", "taressfl.expert=some", "split=cut1_c4s2"]
@@ -57,6 +58,11 @@ def test_each_mode_is_valid(compose_quick: Compose, overrides: list[str]):
             [*EXPERT, "taressfl.auxiliary.image_size=64"],
             r"taressfl\.auxiliary\.image_size=64: the target's images are dataset\.image_size=16",
         ),
+        (
+            [*EXPERT, "taressfl.auxiliary.name=digits"],
+            r"taressfl\.auxiliary\.name=digits: is the target's data set itself",
+        ),
+        (["taressfl.max_collapses=2"], r"taressfl\.max_collapses=2: with taressfl=off another try"),
         ([*EXPERT, "dataset.source=pictures"], r"dataset\.source=pictures: an expert reads"),
         (
             [*EXPERT, "taressfl.auxiliary.source=pictures"],
@@ -79,3 +85,18 @@ def test_expert_without_auxiliary_images_is_told(compose_quick: Compose):
 
 def test_modes_are_the_groups_choices(compose_quick: Compose):
     assert {mode.name for mode in TaressflMode} == {"off", "on", "online", "expert"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "override"),
+    [
+        ("off", "taressfl.alpha=5"),
+        ("on", "taressfl.target_ssim=0.5"),
+        ("online", "taressfl.target_fraction=0.5"),
+        ("off", "+taressfl.decoder=plain"),
+    ],
+)
+def test_override_that_the_mode_does_not_read_is_refused(mode: str, override: str):
+    with pytest.raises(ValueError, match=f"taressfl={mode} does not read it"):
+        check_overrides(TaressflMode[mode], ["clients=5", override])
+    check_overrides(TaressflMode.expert, ["taressfl=expert", override])

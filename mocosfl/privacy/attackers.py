@@ -163,7 +163,7 @@ class AttackerPool(nn.Module):
             groups, rows_by_group(smashed, groups), originals, strict=True
         ):
             decoded = self._decode(rows, group.places, fixed=fixed)
-            values = ssim(decoded, wanted.flatten(0, 1).to(decoded))
+            values = ssim(decoded, wanted.flatten(0, 1))
             similarities.append(values.unflatten(0, (-1, group.batch_size)).mean(1))
         return torch.cat(similarities)
 

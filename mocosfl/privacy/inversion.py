@@ -12,6 +12,7 @@ Legend: B images, H pixels a side, (c, h, w) smashed data of an image.
 """
 
 import copy
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mocosfl.privacy.decoders import MIN_BATCH_NORM_ROWS, build_decoder
+
+log = logging.getLogger(__name__)
 
 _NO_SIGNAL = 1e-12  # smashed data of zeros alone would make the relative error infinite
 
@@ -139,6 +142,8 @@ def train_decoder(
         if mse < best_mse:  # never with NaN: a decoder that blew up is not kept
             best_epoch, best_mse = epoch, mse
             best_weights = copy.deepcopy(decoder.state_dict())
+    if best_epoch == 0:
+        log.warning("the attacker's decoder never gave finite images: what it shows is untrained")
     decoder.load_state_dict(best_weights)
     decoder.requires_grad_(False).eval()
     return TrainedDecoder(decoder, validation, best_epoch, best_mse)
