@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from checkpoints import assert_same_results, break_off, read
 from conftest import Compose, changed
+from omegaconf import DictConfig
 
 from mocosfl.alarm import Alarm, Collapsed
 from mocosfl.callbacks import Curves
@@ -17,7 +18,8 @@ from mocosfl.config import Config
 from mocosfl.data.expert_data import ExpertData, JoinedImages, num_target_images, open_data
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
-from mocosfl.run_folder import RunFolder
+from mocosfl.run_folder import RunFolder, move_data
+from mocosfl.sweeps import digest
 from mocosfl.training import train
 
 EXPERT = [
@@ -158,6 +160,19 @@ def test_penalty_moves_the_heads_in_proportion_to_alpha_and_the_server_not_at_al
         moved += int(step.flatten(1).abs().amax(1).gt(0).sum())
         assert torch.allclose(double[name] - none[name], 2 * step, rtol=1e-6, atol=1e-12), name
     assert moved > 3 * (1 if mode == "expert" else 6)  # of every client
+
+
+def test_auxiliary_images_move_with_the_data(compose_quick: Compose):
+    expert = ["taressfl=expert", "dataset@taressfl.auxiliary=arrays", "data_dir=here"]
+    config = compose_quick([*expert, "taressfl.auxiliary.path=here/birds"])
+    assert config.taressfl.auxiliary is not None
+    digests = [digest(cast(DictConfig, config))]
+    move_data(config, "there")
+    assert (config.data_dir, config.taressfl.auxiliary.path) == ("there", "there/birds")
+    digests.append(digest(cast(DictConfig, config)))
+    config.taressfl.auxiliary.path = "elsewhere/birds"  # not below data_dir: another place
+    digests.append(digest(cast(DictConfig, config)))
+    assert digests[0] == digests[1] != digests[2]
 
 
 # ---- collapse
