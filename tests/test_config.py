@@ -16,6 +16,7 @@ from mocosfl.config import (
     PartitionKind,
     Schedule,
     Symmetric,
+    TaressflMode,
     choose_run_dir,
     published_batch_size,
     published_participation,
@@ -32,12 +33,14 @@ EXTRAS = {
     "image_folder": OWN_DATA,
     "arrays": [*OWN_DATA, "dataset.image_size=32"],
     "file": ["partition.path=old/run"],
+    "on": ["taressfl.expert=old/run"],
+    "expert": ["clients.num_clients=1", "clients.participation=1", "clients.batch_size=256"],
 }
 
 
 # Groups whose choices exclude some of another group: a method without a cut has nothing to replay,
-# and one client cannot be rich and poor.
-ALONE = ("method", "saving", "heterogeneity")
+# one client cannot be rich and poor, and an expert is one head in one place.
+ALONE = ("method", "saving", "heterogeneity", "taressfl")
 
 
 def choices(group: str) -> list[str]:
@@ -123,7 +126,7 @@ def test_five_axes_are_chosen_by_name(compose: Compose):
     assert config.split.cut_layer == 2
     assert config.partition.kind is PartitionKind.shards
     assert config.clients.num_clients == 1000
-    assert not config.taressfl.enabled
+    assert config.taressfl.mode is TaressflMode.off
     # Nothing of the digits' smaller network is left.
     assert (config.backbone.width, config.moco.queue_length) == (64, 6000)
     assert (config.moco.projector_hidden, config.moco.projector_dim) == (1024, 1024)

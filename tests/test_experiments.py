@@ -12,6 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from mocosfl import attack_config  # noqa: F401  (registers the attack's schema)
 from mocosfl.manners import quote_choices
 from mocosfl.run_folder import RunFolder
 from mocosfl.sweeps import job_folder
@@ -55,9 +56,9 @@ def commands(name: str) -> list[list[str]]:
     return [shlex.split(re.sub(r"\s+\(.*", "", line)) for line in lines]
 
 
-def composed(overrides: list[str]) -> DictConfig:
+def composed(overrides: list[str], name: str = "config") -> DictConfig:
     with initialize_config_dir(str(CONF), version_base=None):
-        return hydra_compose("config", quote_choices(overrides), return_hydra_config=True)
+        return hydra_compose(name, quote_choices(overrides), return_hydra_config=True)
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:
@@ -138,7 +139,8 @@ def test_commands_in_the_comment_compose(name: str):
                 composed(job)
         else:
             assert not any("," in override for override in overrides), "a sweep without -m"
-            composed(overrides)
+            names = {"mocosfl.expert": "expert", "mocosfl.attack": "attack"}
+            composed(overrides, names.get(command[2], "config"))
 
 
 def test_methods_are_eight_runs_of_a_thousand_steps():

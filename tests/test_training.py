@@ -353,6 +353,7 @@ def test_best_checkpoint_is_that_of_the_best_round(
     monkeypatch.setattr(KnnMonitor, "measure", lambda *_: next(scores))
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
     best = tmp_path / "best.ckpt"
+    best.touch()
     monitor = KnnMonitor(compose_quick([]), best)
     for step in range(1, 26):  # rounds end at 7, 14 and 21, the run at 25
         monitor.on_train_batch_end(trainer(step), module, None, None, step - 1)

@@ -225,10 +225,6 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "logger.wandb_mode=disabled: unknown; choose one of offline, online",
     ),
     (
-        {"taressfl.enabled": True},
-        "taressfl.enabled=true: not built yet; use taressfl=off",
-    ),
-    (
         {"callbacks.knn_num_images": 20, "callbacks.knn_num_neighbors": 20},
         "callbacks.knn_num_neighbors=20: must be below callbacks.knn_num_images=20",
     ),
