@@ -111,14 +111,19 @@ def _draw(
     folder: Path,
 ) -> None:
     """Draw some victims above what each attack made of them."""
+    import torch
+
     from mocosfl.privacy.comparison import spreads
     from mocosfl.privacy.reconstruction_pictures import draw_reconstructions
 
-    rows = {"image": images.victim_images[:number]}
+    # An even spread: victims are in the order of their numbers, and that may be by class.
+    total = len(images.victims)
+    shown = torch.linspace(0, total - 1, min(number, total)).round().long()
+    rows = {"image": images.victim_images[shown]}
     for name in ("decoder", "optimisation"):
         s = spreads(found[name])
         label = f"{name}\nSSIM {s['ssim'].mean:.3f}\nMSE {s['mse'].mean:.4f}"
-        rows[label] = result.reconstructions[name][:number]
+        rows[label] = result.reconstructions[name][shown]
     shape = "x".join(str(size) for size in result.smashed_shape)
     draw_reconstructions(
         rows,

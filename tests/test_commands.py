@@ -350,6 +350,7 @@ def test_sweep_goes_on_behind_a_job_that_fails_and_names_it(command: Command, qu
     assert "0 finished, 1 skipped, 1 failed" in again.out
 
 
+@pytest.mark.slow
 def test_jobs_of_a_swept_experiment_are_in_the_folder_that_their_sweep_knows(
     command: Command, quick: list[str]
 ):

@@ -241,6 +241,7 @@ def test_collapse_goes_back_to_the_last_good_state_with_a_smaller_alpha(
     assert factors == pytest.approx([2.0] * 3 + [1.0] * 6)
 
 
+@pytest.mark.slow
 def test_run_killed_after_a_collapse_goes_on_with_the_smaller_alpha(
     compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -161,13 +161,15 @@ def replay(trace: Trace, folder: Path) -> dict[str, Any]:
     }
 
 
-# Full-width networks in float64, 10 to 26 s of an idle core each; the fast suite leaves five out.
+# Full-width networks in float64, 10 to 26 s of an idle core each; the fast suite leaves seven out.
 SLOW = (
+    "resnet18_asymmetric_linear",
     "resnet18_cut1",
     "resnet18_cut2_bottleneck",
     "resnet18_cut3_sampled",
     "resnet18_cut4_aligned",
     "resnet18_frozen_clients",
+    "resnet18_private_queues",
 )
 TRACES = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)

@@ -147,6 +147,7 @@ SAVING = [
 ]
 
 
+@pytest.mark.slow
 def test_run_with_saved_rounds_broken_off_ends_as_if_it_never_was(
     compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

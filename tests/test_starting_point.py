@@ -196,6 +196,7 @@ def test_start_from_a_run_without_attackers_is_told(
     assert "may be easy to invert" in caplog.text
 
 
+@pytest.mark.slow
 def test_online_regulariser_trains_every_client_and_resumes(
     compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -55,7 +55,16 @@ VARIANTS: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+IN_FAST_SUITE = ("bank", "supervised", "unequal, missing, divergence-aware")
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(variant, marks=[] if variant in IN_FAST_SUITE else pytest.mark.slow)
+        for variant in VARIANTS
+    ],
+)
 def test_run_broken_off_ends_as_if_it_never_was(
     variant: str,
     compose_quick: Compose,
