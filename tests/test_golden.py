@@ -161,7 +161,7 @@ def replay(trace: Trace, folder: Path) -> dict[str, Any]:
     }
 
 
-# Full-width networks in float64, 10 to 26 s of an idle core each; the fast suite leaves seven out.
+# Full-width networks in float64, 10 to 26 s of an idle core each; the fast suite has VGG-11's alone.
 SLOW = (
     "resnet18_asymmetric_linear",
     "resnet18_cut1",
@@ -170,6 +170,7 @@ SLOW = (
     "resnet18_cut4_aligned",
     "resnet18_frozen_clients",
     "resnet18_private_queues",
+    "resnet50_cut2",
 )
 TRACES = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
