@@ -161,7 +161,7 @@ def replay(trace: Trace, folder: Path) -> dict[str, Any]:
     }
 
 
-# Full-width networks in float64, 10 to 26 s of an idle core each; the fast suite has VGG-11's alone.
+# Full-width networks in float64, 10 to 26 s of an idle core each; the fast suite has one of nine.
 SLOW = (
     "resnet18_asymmetric_linear",
     "resnet18_cut1",
