@@ -25,6 +25,7 @@ from mocosfl.queue import KeyQueue
 from mocosfl.randomness import torch_generator
 from mocosfl.saving import CommunicationSaving, SmashedStore
 from mocosfl.server import Server, SupervisedServer
+from mocosfl.taressfl_rules import LEARNING
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def build_attackers(config: Config, num_collapses: int = 0) -> AttackerPool | No
         num_collapses: after each, alpha is smaller by taressfl.collapse_alpha_factor.
     """
     taressfl = config.taressfl
-    if taressfl.mode not in (TaressflMode.online, TaressflMode.expert):
+    if taressfl.mode not in LEARNING:
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_generator(config.seed, "attackers").initial_seed())

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from mocosfl.averaging import mean_of_rows
 from mocosfl.build import build_split
@@ -75,6 +75,16 @@ def config_of(checkpoint: dict[str, Any]) -> Config:
     return cast(Config, OmegaConf.merge(OmegaConf.structured(Config), checkpoint["config"]))
 
 
+def part_of(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's `state_dict` below a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def synchronised_head(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the mean head in a checkpoint's `state_dict`, name -> tensor."""
+    return {name: mean_of_rows(stacked) for name, stacked in part_of(state, HEADS).items()}
+
+
 def load_encoder(path: Path) -> Encoder:
     """Return the encoder in a checkpoint: the synchronised head, then the trunk.
 
@@ -84,12 +94,10 @@ def load_encoder(path: Path) -> Encoder:
     checkpoint = read_checkpoint(path)
     config, state = config_of(checkpoint), checkpoint["state_dict"]
     split = build_split(config)
-    heads = {
-        k.removeprefix(HEADS): mean_of_rows(v) for k, v in state.items() if k.startswith(HEADS)
-    }
+    heads = synchronised_head(state)
     # Of a whole network, what is behind the features is left out.
     heads = {name: tensor for name, tensor in heads.items() if not name.startswith("projector.")}
-    trunk = {k.removeprefix(TRUNK): v for k, v in state.items() if k.startswith(TRUNK)}
+    trunk = part_of(state, TRUNK)
     try:
         split.head.load_state_dict(heads)
         split.trunk.load_state_dict(trunk)

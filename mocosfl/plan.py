@@ -22,6 +22,7 @@ from mocosfl.config import Averaging, ClientState, Config, PartitionKind, Taress
 from mocosfl.data.round_plan import sync_steps
 from mocosfl.overhead.network import build_network, client_kinds, num_parameters, num_values
 from mocosfl.overhead.traffic import WEIGHT_BYTES, is_central, is_frozen, rates
+from mocosfl.taressfl_rules import LEARNING
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _saving_bytes(config: Config, sent_in_a_round: float) -> int:
 
 
 def _attacker_bytes(config: Config) -> int:
-    if config.taressfl.mode not in (TaressflMode.online, TaressflMode.expert):
+    if config.taressfl.mode not in LEARNING:
         return 0
     with torch.device("meta"):
         decoder = build_attackers_decoder(config)

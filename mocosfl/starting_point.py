@@ -7,19 +7,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
-from mocosfl.averaging import mean_of_rows
 from mocosfl.build import build_federation
 from mocosfl.checkpoint import (
-    HEADS,
     Encoder,
     check_head,
     config_of,
     find_checkpoint,
+    part_of,
     read_checkpoint,
+    synchronised_head,
 )
 from mocosfl.config import Config, TaressflMode
 from mocosfl.federation import Federation
@@ -141,23 +140,11 @@ def start_from_expert(federation: Federation, checkpoint: dict[str, Any]) -> Non
         checkpoint: from `load_expert`.
     """
     state = checkpoint["state_dict"]
-    heads = {
-        name.removeprefix(HEADS): mean_of_rows(tensor)
-        for name, tensor in state.items()
-        if name.startswith(HEADS)
-    }
-    federation.clients.start_from(heads)
+    federation.clients.start_from(synchronised_head(state))
     assert isinstance(federation.server, Server)  # a rule of `validate`
     for name in SERVER_PARTS:
         part: nn.Module = getattr(federation.server, name)
-        prefix = f"{SERVER}{name}."
-        own: dict[str, Tensor] = {
-            key.removeprefix(prefix): tensor
-            for key, tensor in state.items()
-            if key.startswith(prefix)
-        }
-        with torch.no_grad():
-            part.load_state_dict(own)
+        part.load_state_dict(part_of(state, f"{SERVER}{name}."))
 
 
 def fresh_encoder(config: Config) -> Encoder:
