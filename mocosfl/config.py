@@ -270,6 +270,9 @@ class TrainerConfig:
     log_every_steps: int = MISSING  # between two rows of the training metrics
     view_block_images: int = MISSING  # images augmented at a time, ahead of the steps that use them
     num_threads: int | None = MISSING  # CPU threads; null: PyTorch's choice
+    compile: bool = MISSING  # torch.compile for heads and trunk; the first steps wait for it
+    compile_mode: str = MISSING  # of torch.compile; reduce-overhead: CUDA graphs
+    keep_freed_memory: bool = MISSING  # a step's memory stays with the process for the next one
     progress_bar: bool = MISSING  # the bar in the terminal
 
 

@@ -87,16 +87,11 @@ class Server(nn.Module):
         update_ema(self.momentum_projector, self.projector, self.tau)
         parts = self._parts(step.pool, step.groups)
         negatives = [self.queue.negatives(part.queues) for part in parts]
-        passes = [(step.query, step.key)]
-        if self.two_sided:
-            passes.append((step.key, step.query))
-        losses, keys = [], []
-        for online_input, momentum_input in passes:
-            z = self._embed(online_input)  # (B, D)
-            y = self._embed_key(momentum_input)  # (B, D)
+        zs, keys = self._embed_both(step.query, step.key)
+        losses = []
+        for z, y in zip(zs, keys, strict=True):
             loss, accuracy = self._contrast(z, y, parts, negatives)
             losses.append(loss)
-            keys.append(y)
         # y(query) before y(key): the order of the published two-sided loss.
         self._enqueue(keys[::-1], parts)
         return ServerOutput(torch.stack(losses).sum(), accuracy, embedding_std(z))
@@ -139,6 +134,15 @@ class Server(nn.Module):
         for part, *blocks in zip(parts, *(y.split(sizes) for y in keys), strict=True):
             by_queue = [y.reshape(len(part.queues), -1, y.shape[1]) for y in blocks]
             self.queue.enqueue(part.queues, torch.cat(by_queue, 1))
+
+    def _embed_both(
+        self, query: Tensor, key: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return z and y of each pass, (B, D) each; of both passes in one batch."""
+        if not self.two_sided:
+            return (self._embed(query),), (self._embed_key(key),)
+        online, momentum = torch.cat([query, key]), torch.cat([key, query])
+        return self._embed(online).chunk(2), self._embed_key(momentum).chunk(2)
 
     def _embed(self, smashed: Tensor) -> Tensor:
         return F.normalize(self.projector(self.trunk(smashed)).to(self._dtype), dim=1)

@@ -1,6 +1,8 @@
 """Rules across the fields of the configuration, checked before anything is built or read."""
 
 import math
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -33,6 +35,8 @@ from mocosfl.taressfl_rules import taressfl_rules
 ACCELERATORS = ("auto", "cpu", "gpu")
 NO_GPU = "no GPU here that this PyTorch can use; choose auto or cpu"
 PRECISIONS = ("fp32", "bf16", "fp64")
+# Of torch.compile; both with CUDA graphs are for GPUs.
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 WANDB_MODES = ("offline", "online")
 SOURCES_WITH_PATH = ("image_folder", "pictures", "arrays")
 SOURCES_WITHOUT_TEST = ("digits", "image_folder", "pictures")
@@ -188,6 +192,7 @@ def _choices(config: Config) -> Iterator[str]:
         ("backbone.name", config.backbone.name, BACKBONES),
         ("trainer.accelerator", config.trainer.accelerator, ACCELERATORS),
         ("trainer.precision", config.trainer.precision, PRECISIONS),
+        ("trainer.compile_mode", config.trainer.compile_mode, COMPILE_MODES),
         ("logger.wandb_mode", config.logger.wandb_mode, WANDB_MODES),
         ("method.name", config.method.name, tuple(METHODS)),
         ("split.bottleneck_stride", config.split.bottleneck_stride, BOTTLENECK_STRIDES),
@@ -197,6 +202,13 @@ def _choices(config: Config) -> Iterator[str]:
             yield f"{key}={value}: unknown; choose one of {', '.join(map(str, known))}"
     if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         yield f"trainer.accelerator=gpu: {NO_GPU}"
+    compiler = os.environ.get("CXX", "g++")
+    if config.trainer.compile and shutil.which(compiler) is None:
+        yield (
+            f"trainer.compile=true: torch.compile needs a C++ compiler, and {compiler} is not on "
+            "the PATH; install one (or name it in the environment variable CXX), or use "
+            "trainer.compile=false"
+        )
     aligned = {"mocosfl": False, "monacosfl": True}.get(config.method.name)
     if aligned is not None and config.method.align_momentum is not aligned:
         yield (
