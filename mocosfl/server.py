@@ -129,7 +129,7 @@ class Server(nn.Module):
         accuracies = [r.contrast_accuracy * share for r, share in zip(results, shares, strict=True)]
         return torch.stack(losses).sum(), torch.stack(accuracies).sum()
 
-    def _enqueue(self, keys: list[Tensor], parts: list[_Part]) -> None:
+    def _enqueue(self, keys: Sequence[Tensor], parts: list[_Part]) -> None:
         sizes = [part.num_rows for part in parts]
         for part, *blocks in zip(parts, *(y.split(sizes) for y in keys), strict=True):
             by_queue = [y.reshape(len(part.queues), -1, y.shape[1]) for y in blocks]
