@@ -264,12 +264,13 @@ class TrainerConfig:
     """`trainer=`: where and how fast."""
 
     accelerator: str = MISSING  # cpu, gpu or auto
-    devices: int = MISSING  # processes; 1 so far
+    devices: int = MISSING  # processes that share each round's pool, a GPU each where there are any
     precision: str = MISSING  # fp32, bf16 (autocast) or fp64
     max_steps: int = MISSING  # stop after so many steps; -1: all. Schedules keep their length
     log_every_steps: int = MISSING  # between two rows of the training metrics
     view_block_images: int = MISSING  # images augmented at a time, ahead of the steps that use them
-    num_threads: int | None = MISSING  # CPU threads; null: PyTorch's choice
+    # CPU threads of each process; null: PyTorch's choice, divided among the processes.
+    num_threads: int | None = MISSING
     progress_bar: bool = MISSING  # the bar in the terminal
 
 
