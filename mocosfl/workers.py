@@ -18,6 +18,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch.distributed import DistError
+
 from mocosfl.alarm import TrainingStopped
 
 log = logging.getLogger(__name__)
@@ -69,17 +71,20 @@ def further_processes(work: Work, jobs: Sequence[Job]) -> Iterator[None]:
         threading.Thread(target=_watch, args=(workers, over), daemon=True).start()
         yield
         _await_end(workers)
-    except WorkerFailed:
-        raise
     except RuntimeError as error:
-        # A process that is gone shows as an error in the exchange with it.
-        failure = None if isinstance(error, TrainingStopped) else _first_failure(workers)
+        failure = _first_failure(workers) if _is_of_exchange(error) else None
         if failure is None:
             raise
         raise failure from error
     finally:
         over.set()
         _end(workers)
+
+
+def _is_of_exchange(error: RuntimeError) -> bool:
+    """Return whether an error comes from the exchange with a process that may be gone."""
+    # Gloo's have no class of their own.
+    return isinstance(error, DistError) or "gloo" in str(error)
 
 
 def _start(work: Work, job: Job) -> _Worker:
@@ -175,7 +180,8 @@ def _watch(workers: Sequence[_Worker], over: threading.Event) -> None:
     while waiting and not over.is_set():
         for sentinel in wait(list(waiting), timeout=1.0):
             worker = waiting.pop(sentinel)  # type: ignore[arg-type]
-            if over.is_set() or worker.process.exitcode == 0 or over.wait(3 * GRACE_SECONDS):
+            # First the wait: two threads that ask for an exit code at once may get none.
+            if over.wait(3 * GRACE_SECONDS) or worker.process.exitcode == 0:
                 continue
             failure = _failure(worker, timeout=0)
             log.critical("%s\nthe run hangs on it and is ended", failure)

@@ -23,6 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mocosfl import further_rank
 from mocosfl.alarm import TrainingStopped
 from mocosfl.callbacks import Curves, LastCheckpoint
+from mocosfl.ranks import Ranks
 from mocosfl.run_folder import RunFolder
 from mocosfl.server import Server, ServerOutput, SmashedStep
 from mocosfl.training import train
@@ -172,6 +173,17 @@ def test_run_of_two_processes_broken_off_ends_as_if_it_never_was(
     assert_same_results(folder, whole)
 
 
+def test_clock_of_several_processes_is_asked_at_some_steps_alone(monkeypatch: pytest.MonkeyPatch):
+    clock, asked = [0.0], []
+    monkeypatch.setattr("mocosfl.callbacks.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(Ranks, "decided_by_first", lambda _, late: asked.append(late) or late)
+    saving = LastCheckpoint(Path("x"), every_steps=100, every_minutes=1, ask_every_steps=10)
+    clock[0] = 61.0
+    assert [step for step in range(1, 31) if saving._late(step, Ranks(0, 2))] == [10, 20, 30]
+    assert asked == [True] * 3
+    assert saving._late(1, Ranks())
+
+
 # ---- failures
 
 
@@ -235,7 +247,7 @@ def test_failure_before_training_is_told(work: Any, words: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, TrainingStopped])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, RuntimeError, TrainingStopped])
 def test_failure_of_the_first_process_stays_its_own_and_leaves_no_other(error: Any):
     start = time.monotonic()
     with pytest.raises(error), further_processes(wait_for_ever, [job()]):
