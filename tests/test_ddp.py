@@ -23,6 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mocosfl import further_rank
 from mocosfl.alarm import TrainingStopped
 from mocosfl.callbacks import Curves, LastCheckpoint
+from mocosfl.collapse import read_collapses
 from mocosfl.ranks import Ranks
 from mocosfl.run_folder import RunFolder
 from mocosfl.server import Server, ServerOutput, SmashedStep
@@ -298,3 +299,23 @@ def test_collapse_ends_all_processes_alike(train_with: Callable[..., RunFolder])
     with pytest.raises(TrainingStopped, match="has collapsed"):
         train_with(2, everything, "callbacks.collapse_window_steps=4")
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_run_from_an_expert_goes_back_from_a_collapse_with_all_processes(
+    train_with: Callable[..., RunFolder], tmp_path: Path
+):
+    unsuspicious = ["callbacks.collapse_loss_margin=0", "callbacks.collapse_min_std=0"]
+    expert = train_with(1, "trainer.max_steps=3", *unsuspicious, name="expert")
+    start = ["taressfl=on", f"taressfl.expert={expert.last}", "trainer.max_steps=9"]
+    one, two = (train_with(devices, *start) for devices in (1, 2))
+    assert_close_results(one, two)
+    looks_collapsed = [
+        "callbacks.collapse_loss_margin=100",
+        "callbacks.collapse_window_steps=4",
+        "taressfl.max_collapses=1",
+        "taressfl.collapse_lr_factor=0.5",
+    ]
+    with pytest.raises(TrainingStopped, match="has collapsed"):
+        train_with(2, *start, *looks_collapsed, name="collapsed")
+    assert len(read_collapses(RunFolder(tmp_path / "collapsed"))) == 1
