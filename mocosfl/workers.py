@@ -94,9 +94,24 @@ def _start(work: Work, job: Job) -> _Worker:
     process = context.Process(
         target=_run, args=(work, job, theirs), name=f"rank {job.rank}", daemon=True
     )
-    process.start()
+    with _known_start_method():
+        process.start()
     theirs.close()
     return _Worker(process, ours, job.rank)
+
+
+@contextmanager
+def _known_start_method() -> Iterator[None]:
+    """Make "spawn" the usual way for a moment: a new process is told it and must know it.
+
+    In a job of `launcher=joblib` it is joblib's own, which Python does not know.
+    """
+    usual = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
 
 
 def _run(work: Work, job: Job, connection: Connection) -> None:
