@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import Compose, changed
 from test_validate import problems
 
+from mocosfl.plan import describe, make_plan
 from mocosfl.validate import validate
 
 RULES: list[tuple[list[str], dict[str, Any], str]] = [
@@ -76,3 +78,11 @@ def test_federated_methods_may_use_several_processes(method: str, compose: Compo
 def test_clients_frozen_at_an_expert_s_head_may_be_spread_over_processes(compose: Compose):
     overrides = ["clients=100", "taressfl=on", "taressfl.expert=some/run", "trainer=ddp"]
     validate(compose([*overrides, "trainer.accelerator=cpu"]))
+
+
+def test_plan_tells_the_clients_of_each_process(compose: Compose):
+    config = compose(["clients=5", "trainer.devices=2"])
+    text = describe(config, make_plan(config, np.full(5, 100)))
+    assert "processes        2, each with 2 or 3 clients of the pool" in text
+    config.trainer.devices = 1
+    assert "processes" not in describe(config, make_plan(config, np.full(5, 100)))
