@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mocosfl.ranks import Ranks
+
 Heads = Mapping[str, Tensor]
 
 
@@ -24,6 +26,31 @@ def mean_of_rows(stacked: Tensor, weights: Tensor | None = None) -> Tensor:
     if weights is None:
         return stacked[0] + apart.mean(0)
     return stacked[0] + torch.einsum("p,p...->...", weights.to(stacked.dtype), apart)
+
+
+def mean_head(
+    heads: Heads, weights: Tensor | None, *, ranks: Ranks, pool_size: int
+) -> dict[str, Tensor]:
+    """Return the mean head of a pool; where all heads are equal, not a bit changes.
+
+    Args:
+        heads: this process's.
+        weights: (P,) as in `mean_of_rows`.
+        ranks: the process among those that share the pool. What travels is of the size of one
+            head, whatever P is.
+        pool_size: P.
+    """
+    if ranks.number == 1:
+        return {name: mean_of_rows(stacked, weights) for name, stacked in heads.items()}
+    firsts = ranks.of_first([stacked[0] for stacked in heads.values()])
+    apart = [stacked - first for stacked, first in zip(heads.values(), firsts, strict=True)]
+    if weights is None:
+        sums = ranks.sum([rows.sum(0) / pool_size for rows in apart])
+    else:
+        own = weights[ranks.own(pool_size)]
+        sums = ranks.sum([torch.einsum("p,p...->...", own.to(rows.dtype), rows) for rows in apart])
+    means = (first + part for first, part in zip(firsts, sums, strict=True))
+    return dict(zip(heads, means, strict=True))
 
 
 def divergences(heads: Heads, mean: Heads) -> Tensor:

@@ -23,6 +23,7 @@ from mocosfl.privacy.attackers import AttackerPool, Regulariser
 from mocosfl.privacy.decoders import build_decoder
 from mocosfl.queue import KeyQueue
 from mocosfl.randomness import torch_generator
+from mocosfl.ranks import ALONE, Ranks
 from mocosfl.saving import CommunicationSaving, SmashedStore
 from mocosfl.server import Server, SupervisedServer
 from mocosfl.taressfl_rules import LEARNING
@@ -107,12 +108,15 @@ def build_split(config: Config) -> Split:
     )
 
 
-def build_federation(config: Config, counts: npt.NDArray[np.int64] | None = None) -> Federation:
+def build_federation(
+    config: Config, counts: npt.NDArray[np.int64] | None = None, ranks: Ranks = ALONE
+) -> Federation:
     """Build clients and server; a pure function of the configuration and its seed.
 
     Args:
         config: a valid configuration.
         counts: (N,) images of each client; needed by `averaging=by_images` when clients train.
+        ranks: the process among those that share each pool.
     """
     # Layers draw their start values from PyTorch's global generator; it is put back behind us.
     with torch.random.fork_rng(devices=[]):
@@ -133,6 +137,7 @@ def build_federation(config: Config, counts: npt.NDArray[np.int64] | None = None
         stateless=config.clients.client_state is ClientState.stateless,
         frozen=config.optimizer.client_lr == 0,
         averager=_build_averager(config, counts),
+        ranks=ranks,
     )
     return Federation(
         clients,
@@ -239,6 +244,7 @@ def build_module(
     counts: npt.NDArray[np.int64] | None = None,
     smashed_folder: Path | None = None,
     num_collapses: int = 0,
+    ranks: Ranks = ALONE,
 ) -> MocoSFL:
     """Build what Lightning trains.
 
@@ -248,6 +254,7 @@ def build_module(
         counts: (N,) images of each client, see `build_federation`.
         smashed_folder: where `saving=by_loss` keeps a round's smashed data.
         num_collapses: from which the run has gone back to a good checkpoint.
+        ranks: the process among those of the run.
     """
     if config.averaging.kind is Averaging.by_images and counts is None:
         raise ValueError("averaging.kind=by_images: needs the number of each client's images")
@@ -263,7 +270,7 @@ def build_module(
         step_decay_client=optimizer.step_decay_client,
     )
     module = MocoSFL(
-        build_federation(config, counts),
+        build_federation(config, counts, ranks),
         settings,
         num_rounds=config.clients.num_rounds,
         steps_per_round=steps_per_round,

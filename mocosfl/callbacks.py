@@ -20,6 +20,7 @@ from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
 from mocosfl.metrics_log import MetricsLog
 from mocosfl.module import MocoSFL
+from mocosfl.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +58,23 @@ def log_values(trainer: pl.Trainer, values: dict[str, float]) -> None:
 
 
 def save_if_finite(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> None:
-    """Write a checkpoint, unless a NaN in the weights would replace a good one."""
-    assert trainer.lightning_module is not None
-    if all(bool(p.isfinite().all()) for p in trainer.lightning_module.parameters()):
+    """Write a checkpoint, unless a NaN in the weights would replace a good one.
+
+    Of several processes all call this at the same step.
+    """
+    module = trainer.lightning_module
+    assert isinstance(module, MocoSFL)
+    finite = all(bool(p.isfinite().all()) for p in module.parameters())
+    if module.federation.ranks.all_agree(finite):
         trainer.save_checkpoint(path, weights_only=weights_only)
 
 
 class LastCheckpoint(Callback):
-    """Keeps `last.ckpt` current: every so many steps or minutes, and at the end."""
+    """Keeps `last.ckpt` current: every so many steps or minutes, and at the end.
+
+    Of several processes the first one's clock decides. They ask it every `ask_every_steps`, because
+    asking at each step would make each wait for it.
+    """
 
     def __init__(
         self,
@@ -72,6 +82,7 @@ class LastCheckpoint(Callback):
         *,
         every_steps: int,
         every_minutes: float,
+        ask_every_steps: int = 1,
         unless_suspicious: Alarm | None = None,
     ) -> None:
         """Keep the settings.
@@ -80,11 +91,12 @@ class LastCheckpoint(Callback):
             path: the file.
             every_steps: steps between two checkpoints, at least 1.
             every_minutes: minutes between two checkpoints, above 0.
+            ask_every_steps: steps between two looks at the clock of several processes.
             unless_suspicious: nothing is saved while this alarm suspects a collapse, so that the
                 file stays good; it comes earlier among the callbacks.
         """
         self.path, self.every_steps, self.every_seconds = path, every_steps, 60 * every_minutes
-        self.alarm = unless_suspicious
+        self.alarm, self.ask_every_steps = unless_suspicious, ask_every_steps
         self._last_time = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -103,10 +115,17 @@ class LastCheckpoint(Callback):
         step = trainer.global_step
         if self.alarm is not None and self.alarm.suspicious_since is not None:
             return
-        late = time.monotonic() - self._last_time >= self.every_seconds
-        if late or is_last_step(trainer) or step % self.every_steps == 0:
+        assert isinstance(pl_module, MocoSFL)
+        due = is_last_step(trainer) or step % self.every_steps == 0
+        if due or self._late(step, pl_module.federation.ranks):
             save_if_finite(trainer, self.path, weights_only=False)
             self._last_time = time.monotonic()
+
+    def _late(self, step: int, ranks: Ranks) -> bool:
+        if ranks.number > 1 and step % self.ask_every_steps:
+            return False
+        late = time.monotonic() - self._last_time >= self.every_seconds
+        return bool(ranks.decided_by_first(late))
 
 
 class KnnMonitor(Callback):
@@ -165,11 +184,18 @@ class KnnMonitor(Callback):
             save_if_finite(trainer, self.best_path, weights_only=True)
 
     def measure(self, data: FederatedData, module: MocoSFL) -> float:
-        """Return the monitor's top-1, a fraction."""
+        """Return the monitor's top-1, a fraction.
+
+        Of several processes all call this; the first one measures and the others wait for it.
+        """
+        encoder, ranks = self._encoder(module), module.federation.ranks
+        top1 = self._top1(encoder, data, module.device) if ranks.rank == 0 else None
+        return float(ranks.decided_by_first(top1))
+
+    def _top1(self, encoder: nn.Module, data: FederatedData, device: torch.device) -> float:
         bank, queries = data.monitor
         labels = torch.from_numpy(np.asarray(data.dataset.train.labels))
-        encoder = self._encoder(module)
-        bank_features = self._features(encoder, data, bank, module.device)
+        bank_features = self._features(encoder, data, bank, device)
         settings: dict[str, Any] = {
             "num_neighbors": self.settings.knn_num_neighbors,
             "temperature": self.settings.knn_temperature,
@@ -177,7 +203,7 @@ class KnnMonitor(Callback):
         }
         if queries is None:
             return leave_one_out_top1(bank_features, labels[bank], **settings)
-        features = self._features(encoder, data, queries, module.device)
+        features = self._features(encoder, data, queries, device)
         return knn_top1(features, labels[queries], bank_features, labels[bank], **settings)
 
     def _encoder(self, module: MocoSFL) -> nn.Module:
@@ -233,7 +259,7 @@ class Curves(Callback):
         """Log where it is due."""
         step = trainer.global_step
         assert isinstance(pl_module, MocoSFL)
-        self._num_images += len(batch.view1)
+        self._num_images += batch.num_images
         # At each sync, since the next one would hide it; a sync waits for the device anyway.
         divergence = {name: float(v) for name, v in pl_module.divergence().items()}
         if step % self.every_steps:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mocosfl.averaging import mean_of_rows
 from mocosfl.build import build_split
 from mocosfl.config import Config
-from mocosfl.run_folder import FREE_KEYS, RunFolder, without_data_dir
+from mocosfl.run_folder import FREE_KEYS, FREE_ON_RESUME, RunFolder, without_data_dir
 
 HEADS = "federation.clients.online."
 TRUNK = "federation.server.trunk."
@@ -146,7 +146,7 @@ def check_same_run(checkpoint: Path, config: Config) -> None:
     lines = [
         f"{key}={mine}: the checkpoint was trained with {other}"
         for key, mine, other in _differences(ours, theirs)
-        if key.split(".")[0] not in FREE_KEYS
+        if key.split(".")[0] not in FREE_KEYS and key not in FREE_ON_RESUME
     ]
     if lines:
         raise ValueError(

@@ -1,6 +1,10 @@
 """All clients: the heads of the round's pool, stacked, and a bank with the state of the others.
 
-N: clients in all. P: clients in the pool. b: images a client.
+Where several processes share a pool, each has the heads of some of its places, see `ranks`, and
+the whole bank. What looks at the heads of all then runs in all processes: `synchronise`, `enter`,
+`average_head`, `client_state`.
+
+N: clients in all. P: clients in the pool. P_r: of these, this process's. b: images a client.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 
-from mocosfl.averaging import Averager, Spread, divergences, mean_of_rows, spread
+from mocosfl.averaging import Averager, Heads, Spread, divergences, mean_head, spread
 from mocosfl.client_rows import ClientRows
 from mocosfl.ema import update_ema
 from mocosfl.folding import fold, fold_images, load_single, stacked_state, unfold_images
-from mocosfl.step import ClientGroup, rows_by_group
+from mocosfl.ranks import ALONE, Ranks
+from mocosfl.step import ClientGroup, rows_by_group, without_rows
 
 
 class Smashed(NamedTuple):
@@ -33,7 +38,7 @@ class ClientPool(nn.Module):
     one optimizer over the stack is each client's own SGD with its own momentum buffer.
     """
 
-    pool: Tensor  # (P,) ids of the clients whose state is in the stacks, in row order
+    pool: Tensor  # (P,) ids of the clients whose state is in the stacks of all processes
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class ClientPool(nn.Module):
         stateless: bool,
         frozen: bool,
         averager: Averager | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Give every client a copy of one head.
 
@@ -58,14 +64,16 @@ class ClientPool(nn.Module):
                 pool whatever N is. False: each client keeps its own.
             frozen: the heads are not trained.
             averager: what a sync gives them; None for the plain mean.
+            ranks: the process among those that share the pool.
         """
         super().__init__()
         self.averager = averager or Averager(
             "mean", num_clients=num_clients, strength=1.0, image_counts=None
         )
         self.head = head.requires_grad_(False)  # the shape of a single head, for `average_head`
-        self.online = fold(head, pool_size).requires_grad_(not frozen)
-        self.momentum = fold(head, pool_size).requires_grad_(False)
+        self.ranks, self.num_own = ranks, ranks.num_own(pool_size)  # P_r
+        self.online = fold(head, self.num_own).requires_grad_(not frozen)
+        self.momentum = fold(head, self.num_own).requires_grad_(False)
         self.register_buffer("pool", torch.arange(pool_size))
         self.tau, self.stateless, self.frozen = momentum, stateless, frozen
         self.num_clients, self.pool_size = num_clients, pool_size
@@ -89,7 +97,8 @@ class ClientPool(nn.Module):
         Args:
             query_view: (B, 3, H, W) for the online heads.
             key_view: (B, 3, H, W) for the momentum heads; None leaves them out.
-            groups: whose rows these are.
+            groups: whose rows these are; places in this process's stacks. None where none of its
+                clients is there.
             standing_still: no gradient, and the momentum heads stay where they are.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not standing_still):
@@ -112,12 +121,14 @@ class ClientPool(nn.Module):
         smashed = []
         for group, images in zip(groups, rows_by_group(rows, groups), strict=True):
             num_clients, laid_out = len(group.places), fold_images(images)
-            if num_clients == self.pool_size:
+            if num_clients == self.num_own:
                 out = folded(laid_out)
             else:
                 own = {n: p[group.places] for n, p in folded.named_parameters()}
                 out = functional_call(folded, own, (laid_out,))
             smashed.append(unfold_images(out, num_clients))
+        if not smashed:
+            return without_rows(folded)
         return smashed[0] if len(smashed) == 1 else torch.cat(smashed)
 
     @contextmanager
@@ -125,13 +136,13 @@ class ClientPool(nn.Module):
         """Keep the clients that miss a step as they were, whatever the step does to the stacks.
 
         Args:
-            places: (p,) places of those that are there; None for all.
+            places: (p,) places in this process's stacks of those that are there; None for all.
             optimizer: holds the SGD buffers, which decay and weight decay would move.
         """
         if places is None:
             yield
             return
-        absent = torch.ones(self.pool_size, dtype=torch.bool, device=places.device)
+        absent = torch.ones(self.num_own, dtype=torch.bool, device=places.device)
         absent[places] = False
         missing = absent.nonzero()[:, 0]
         tensors = [p for module in (self.online, self.momentum) for p in module.parameters()]
@@ -155,7 +166,8 @@ class ClientPool(nn.Module):
 
         Args:
             align_momentum: average the momentum heads likewise (MonAcoSFL).
-            places: (p,) places of the clients that are there and counted; None for all.
+            places: (p,) places in the pool of the clients that are there and counted; None for
+                all.
 
         Returns:
             How far the heads were from their mean; None where they are frozen, and so equal.
@@ -167,22 +179,32 @@ class ClientPool(nn.Module):
             return None
         weights = self.averager.weights(self.pool, places)
         heads = stacked_state(self.online)
-        means = {name: mean_of_rows(stacked, weights) for name, stacked in heads.items()}
+        means = self._mean_head(heads, weights)
         if places is None:
             places = torch.arange(self.pool_size, device=self.pool.device)
-        divergence = divergences(heads, means)[places]
+        divergence = self.ranks.of_pool(divergences(heads, means), self.pool_size)[places]
         shares = self.averager.own_shares(self.pool[places], divergence)
         if shares is not None:  # who is not there keeps nothing, as clients outside the pool
-            shares = shares.new_zeros(self.pool_size).index_copy(0, places, shares)
+            shares = shares.new_zeros(self.pool_size).index_copy(0, places, shares)[self._own]
         for name, stacked in heads.items():
             self._give(stacked, means[name], self._online_bank[name], shares)
         self._online_changed = shares is not None
         if align_momentum:
-            for name, stacked in stacked_state(self.momentum).items():
-                mean = mean_of_rows(stacked, weights)
-                self._give(stacked, mean, self._momentum_bank[name], None)
+            momentum = stacked_state(self.momentum)
+            for name, mean in self._mean_head(momentum, weights).items():
+                self._give(momentum[name], mean, self._momentum_bank[name], None)
             self._momentum_changed = False
         return spread(divergence)
+
+    @property
+    def _own(self) -> slice:
+        return self.ranks.own(self.pool_size)
+
+    def _mean_head(self, heads: Heads, weights: Tensor | None = None) -> dict[str, Tensor]:
+        return mean_head(heads, weights, ranks=self.ranks, pool_size=self.pool_size)
+
+    def _of_pool(self, own: Tensor) -> Tensor:
+        return self.ranks.of_pool(own.detach(), self.pool_size)
 
     @staticmethod
     def _give(stacked: Tensor, mean: Tensor, bank: ClientRows, shares: Tensor | None) -> None:
@@ -198,7 +220,7 @@ class ClientPool(nn.Module):
         """Exchange the clients in the stacks: bring the old pool's state home, fetch the new one's.
 
         Args:
-            pool: (P,) ids of the new pool, in row order.
+            pool: (P,) ids of the new pool, of all processes, in row order.
             optimizer: holds the SGD buffers of the stacked parameters.
         """
         pool = pool.to(self.pool)
@@ -206,7 +228,7 @@ class ClientPool(nn.Module):
             return
         self._leave(optimizer)
         self.pool.copy_(pool)
-        clients = pool.cpu()
+        clients = pool[self._own].cpu()
         momentum = stacked_state(self.momentum)
         for name, parameter in self.online.named_parameters():
             parameter.copy_(self._online_bank[name].gather(clients))
@@ -217,19 +239,20 @@ class ClientPool(nn.Module):
 
     def _leave(self, optimizer: Optimizer) -> None:
         clients = self.pool.cpu()
-        momentum = stacked_state(self.momentum)
-        for name, parameter in self.online.named_parameters():
-            if self.stateless:
-                self._online_bank[name].broadcast(mean_of_rows(parameter))
-                self._momentum_bank[name].broadcast(mean_of_rows(momentum[name]))
-                continue
-            if self._online_changed:
-                self._online_bank[name].scatter(clients, parameter)
-            if self._momentum_changed:
-                self._momentum_bank[name].scatter(clients, momentum[name])
-            buffer = self._buffer(optimizer, parameter)
-            if buffer is not None:
-                self._sgd_bank[name].scatter(clients, buffer)
+        online, momentum = stacked_state(self.online), stacked_state(self.momentum)
+        if self.stateless:
+            for stacks, bank in ((online, self._online_bank), (momentum, self._momentum_bank)):
+                for name, mean in self._mean_head(stacks).items():
+                    bank[name].broadcast(mean)
+        else:
+            for name, parameter in self.online.named_parameters():
+                if self._online_changed:
+                    self._online_bank[name].scatter(clients, self._of_pool(parameter))
+                if self._momentum_changed:
+                    self._momentum_bank[name].scatter(clients, self._of_pool(momentum[name]))
+                buffer = self._buffer(optimizer, parameter)
+                if buffer is not None:
+                    self._sgd_bank[name].scatter(clients, self._of_pool(buffer))
         self._online_changed = self._momentum_changed = False
 
     @staticmethod
@@ -255,8 +278,7 @@ class ClientPool(nn.Module):
     @torch.no_grad()
     def average_head(self) -> nn.Module:
         """Return the synchronised head: the mean over the pool, as an ordinary module."""
-        stacks = stacked_state(self.online)
-        load_single(self.head, {name: mean_of_rows(stacked) for name, stacked in stacks.items()})
+        load_single(self.head, self._mean_head(stacked_state(self.online)))
         return self.head
 
     @property
@@ -277,11 +299,11 @@ class ClientPool(nn.Module):
         for place in (self.pool.cpu() == client).nonzero().flatten().tolist():
             momentum = stacked_state(self.momentum)
             for name, parameter in self.online.named_parameters():
-                state["online"][name] = parameter.detach()[place]
-                state["momentum"][name] = momentum[name][place]
+                state["online"][name] = self.ranks.at_place(parameter.detach(), place)
+                state["momentum"][name] = self.ranks.at_place(momentum[name], place)
                 buffer = self._buffer(optimizer, parameter)
                 if buffer is not None:
-                    state["sgd"][name] = buffer[place]
+                    state["sgd"][name] = self.ranks.at_place(buffer, place)
         return state
 
     @property

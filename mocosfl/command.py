@@ -16,7 +16,7 @@ def run(config: Config) -> Result:
         return run_job(config)
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
-        from mocosfl.run_folder import RunFolder, move_data
+        from mocosfl.run_folder import FREE_ON_RESUME, RunFolder, move_data
         from mocosfl.taressfl_rules import check_overrides
         from mocosfl.training import train
 
@@ -25,7 +25,8 @@ def run(config: Config) -> Result:
             check_overrides(config.taressfl.mode, overrides)
             train(config, RunFolder(Path(config.run_dir)), resume=False)
             return Result(Outcome.finished)
-        others = [o for o in overrides if not o.startswith(("resume=", "data_dir="))]
+        free = ("resume=", "data_dir=", *(f"{key}=" for key in FREE_ON_RESUME))
+        others = [o for o in overrides if not o.startswith(free)]
         if others:
             raise ValueError(
                 f"resume={config.resume}: a resumed run keeps its configuration, so that it ends "
@@ -35,5 +36,7 @@ def run(config: Config) -> Result:
         run_config = folder.load_config()
         if any(override.startswith("data_dir=") for override in overrides):
             move_data(run_config, config.data_dir)
+        if any(override.startswith("trainer.devices=") for override in overrides):
+            run_config.trainer.devices = config.trainer.devices
         train(run_config, folder, resume=True)
     return Result(Outcome.finished)

@@ -264,12 +264,13 @@ class TrainerConfig:
     """`trainer=`: where and how fast."""
 
     accelerator: str = MISSING  # cpu, gpu or auto
-    devices: int = MISSING  # processes; 1 so far
+    devices: int = MISSING  # processes that share each round's pool, a GPU each where there are any
     precision: str = MISSING  # fp32, bf16 (autocast) or fp64
     max_steps: int = MISSING  # stop after so many steps; -1: all. Schedules keep their length
     log_every_steps: int = MISSING  # between two rows of the training metrics
     view_block_images: int = MISSING  # images augmented at a time, ahead of the steps that use them
-    num_threads: int | None = MISSING  # CPU threads; null: PyTorch's choice
+    # CPU threads of each process; null: PyTorch's choice, divided among the processes.
+    num_threads: int | None = MISSING
     compile: bool = MISSING  # torch.compile for heads and trunk; the first steps wait for it
     compile_mode: str = MISSING  # of torch.compile; reduce-overhead: CUDA graphs
     keep_freed_memory: bool = MISSING  # a step's memory stays with the process for the next one

@@ -11,8 +11,9 @@ from torch.optim import SGD, Optimizer
 from mocosfl.averaging import Spread
 from mocosfl.client_pool import ClientPool
 from mocosfl.models.whole_network import WholeNetwork
+from mocosfl.ranks import Ranks
 from mocosfl.server import Server, ServerOutput, SmashedStep, SupervisedServer
-from mocosfl.step import ClientGroup, Step, rows_by_group
+from mocosfl.step import ClientGroup, Step, doubled_groups, rows_by_group
 
 
 def in_both_orders(
@@ -21,6 +22,8 @@ def in_both_orders(
     """Give each client [x1; x2] and [x2; x1] of its rows, (B, ...) -> (2B, ...)."""
     pairs = zip(rows_by_group(view1, groups), rows_by_group(view2, groups), strict=True)
     both = [(torch.cat([x1, x2], 1), torch.cat([x2, x1], 1)) for x1, x2 in pairs]
+    if not both:
+        return view1, view2  # none of this process's clients is there
     query, key = zip(*both, strict=True)
     return torch.cat([x.flatten(0, 1) for x in query]), torch.cat([x.flatten(0, 1) for x in key])
 
@@ -67,13 +70,20 @@ class Federation(nn.Module):
         """
         query_view, key_view, groups = self.views_up(step)
         query, key = self.clients(query_view, key_view, groups, standing_still=standing_still)
+        everyone = step.everyone
+        if everyone is not None and self.both_views:
+            everyone = everyone.doubled()
+        if everyone is not None and query.requires_grad:
+            # The server's gradients are averaged over the processes, a client's rows are not.
+            query.register_hook(lambda gradient: gradient / everyone.num_processes)
         if self.whole_network:
-            query = _own_losses(query, groups)
+            num_rows = len(query) if everyone is None else sum(everyone.num_rows)
+            query = _own_losses(query, groups, num_rows)
         elif torch.is_autocast_enabled(query.device.type):
             # What crosses the cut is as small as the precision allows, whatever layer comes last.
             dtype = torch.get_autocast_dtype(query.device.type)
             query, key = query.to(dtype), None if key is None else key.to(dtype)
-        return SmashedStep(query, key, step.labels, step.pool, groups)
+        return SmashedStep(query, key, step.labels, step.pool, groups, everyone)
 
     def views_up(self, step: Step) -> tuple[Tensor, Tensor | None, tuple[ClientGroup, ...]]:
         """Return what the online heads and the momentum heads look at, and whose rows these are."""
@@ -81,8 +91,12 @@ class Federation(nn.Module):
             return step.view1, step.view2, step.groups
         assert step.view2 is not None
         query_view, key_view = in_both_orders(step.view1, step.view2, step.groups)
-        doubled = (group._replace(batch_size=2 * group.batch_size) for group in step.groups)
-        return query_view, key_view, tuple(doubled)
+        return query_view, key_view, doubled_groups(step.groups)
+
+    @property
+    def ranks(self) -> Ranks:
+        """The process among those that share each pool."""
+        return self.clients.ranks
 
     def synchronise(self, places: Tensor | None = None) -> Spread | None:
         """Average the pool's heads and give the mean to all clients; see `ClientPool`."""
@@ -104,11 +118,17 @@ class Federation(nn.Module):
         return head.projector if isinstance(head, WholeNetwork) else self.server.projector
 
 
-def _own_losses(query: Tensor, groups: tuple[ClientGroup, ...]) -> Tensor:
-    """Make the gradient of a mean over all rows that of each client's mean over its own."""
-    if not query.requires_grad:
+def _own_losses(query: Tensor, groups: tuple[ClientGroup, ...], num_rows: int) -> Tensor:
+    """Make the gradient of a mean over all rows that of each client's mean over its own.
+
+    Args:
+        query: (n, D), of this process.
+        groups: whose rows these are.
+        num_rows: of all processes.
+    """
+    if not query.requires_grad or not groups:
         return query
-    factors = [len(query) / group.batch_size for group in groups for _ in range(group.num_rows)]
+    factors = [num_rows / group.batch_size for group in groups for _ in range(group.num_rows)]
     scale = query.new_tensor(factors)[:, None]  # (B, 1)
     query.register_hook(lambda gradient: gradient * scale)
     return query

@@ -15,7 +15,7 @@ from mocosfl.privacy.attackers import AttackerPool, Privacy, decoder_lr_factor
 from mocosfl.saving import CommunicationSaving, Traffic
 from mocosfl.schedule import published_client_factor, round_factor
 from mocosfl.server import ServerOutput, SupervisedServer
-from mocosfl.step import Step
+from mocosfl.step import Step, places_there
 
 
 class OptimizerSettings(NamedTuple):
@@ -68,7 +68,9 @@ class MocoSFL(pl.LightningModule):
         self.config = config
         self.saving, self.attackers, self.lr_scale = saving, attackers, lr_scale
         self._sync_due = False
-        self._places: Tensor | None = None  # of the clients that are there, None for all
+        # Of the clients that are there, None for all: in this process's stacks, and in the pool.
+        self._own_places: Tensor | None = None
+        self._places: Tensor | None = None
         self._rates: dict[str, float] = {}
         self.last_output: ServerOutput | None = None
         self.last_spread: Spread | None = None  # of the sync behind the last step
@@ -84,15 +86,15 @@ class MocoSFL(pl.LightningModule):
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Bring the round's pool in."""
         if batch.new_round:
-            self.federation.clients.enter(batch.pool, self._optimizer())
+            self.federation.clients.enter(batch.whole_pool, self._optimizer())
             if self.attackers is not None:
                 self.attackers.enter(batch.pool)
             if self.saving is not None:
                 self.saving.start_round(batch.round)
         # Heads that stood still are as equal as after the last sync.
         self._sync_due = batch.sync_due and self.traffic is Traffic.all
-        places = torch.cat([group.places for group in batch.groups])
-        self._places = None if len(places) == len(batch.pool) else places
+        self._own_places = places_there(batch.groups, batch.pool)
+        self._places = places_there(batch.all_groups, batch.whole_pool)
 
     def training_step(self, batch: Step, batch_idx: int) -> Tensor:
         """Run heads, trunk and loss; Lightning's backward gives every client its own gradient."""
@@ -103,10 +105,19 @@ class MocoSFL(pl.LightningModule):
             smashed = self.federation.smash(batch)
             output = self.federation.server(smashed)
             loss = output.loss + self._penalty(batch, smashed.query)
-        self.last_output = ServerOutput(*(value.detach() for value in output))
+        self.last_output = self._of_all_rows(output)
         # The schedule moves on before the callbacks come; these are the rates of this step.
         self._rates = {group["name"]: group["lr"] for group in self._optimizer().param_groups}
         return loss
+
+    def _of_all_rows(self, output: ServerOutput) -> ServerOutput:
+        """Return a step's figures over the rows of all processes."""
+        ranks = self.federation.ranks
+        loss, accuracy, std = (value.detach() for value in output)
+        if ranks.number > 1:  # what each has are shares, see `SmashedStep.in_shares`
+            (total,) = ranks.sum([torch.stack([loss, accuracy.to(loss)])])
+            loss, accuracy = total / ranks.number
+        return ServerOutput(loss, accuracy, std)
 
     def _penalty(self, batch: Step, query: Tensor) -> Tensor | float:
         """Return what the heads pay for what their attackers can see."""
@@ -134,7 +145,7 @@ class MocoSFL(pl.LightningModule):
 
         Here and not in `on_train_batch_end`, which comes after the checkpoint callbacks.
         """
-        with self.federation.clients.sparing(self._places, self._optimizer()):
+        with self.federation.clients.sparing(self._own_places, self._optimizer()):
             # The closure runs in here: forward pass and backward too.
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.last_spread = self.federation.synchronise(self._places) if self._sync_due else None

@@ -138,6 +138,7 @@ def describe(config: Config, plan: Plan) -> str:
                    + capped),
         ("syncs", f"{plan.syncs_per_round:,} a round = {plan.num_syncs:,} sync events"
                   + _averaging(config)),
+        ("processes", _processes(config, plan)),
         ("missing", f"each client misses a step with probability {c.dropout_probability}"),
         ("saving", f"from round {config.saving.warmup_rounds} on, where the loss falls by less "
                    f"than {config.saving.loss_threshold} nats; "
@@ -155,6 +156,7 @@ def describe(config: Config, plan: Plan) -> str:
         "queue": config.method.supervised,
         "smashed": plan.smashed_shape is None,
         "syncs": is_central(config) or is_frozen(config),
+        "processes": config.trainer.devices == 1,
         "missing": c.dropout_probability == 0,
         "saving": not config.saving.enabled,
         "taressfl": config.taressfl.mode is TaressflMode.off,
@@ -177,6 +179,13 @@ def _cut(config: Config) -> str:
 
 def _is_expert(config: Config) -> bool:
     return config.taressfl.mode is TaressflMode.expert
+
+
+def _processes(config: Config, plan: Plan) -> str:
+    number = config.trainer.devices
+    least, more = divmod(plan.pool_size, number)
+    each = f"{least}" if more == 0 else f"{least} or {least + 1}"
+    return f"{number}, each with {each} clients of the pool"
 
 
 def _taressfl(config: Config) -> str:

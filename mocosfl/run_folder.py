@@ -17,6 +17,9 @@ from mocosfl.config import Config
 # Where a run writes and how it shows itself; everything else shapes its result.
 FREE_KEYS = ("run_dir", "sweep_name", "output_dir", "data_dir", "resume", "notes", "logger")
 
+# What a run may go on with in another way: its result is the same but for rounding.
+FREE_ON_RESUME = ("trainer.devices",)
+
 
 class FolderBusy(ValueError):
     """Another process is running in the folder."""

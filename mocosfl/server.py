@@ -1,6 +1,9 @@
 """The server: trunk, projector, their momentum copies, the queue, and the loss.
 
 B: rows of a step, in the order of its groups. D: embedding size.
+
+Where several processes share a step, each has the rows of its own clients. Their keys are gathered,
+so that all hold the same queue; see `SmashedStep.in_shares` for the loss.
 """
 
 import copy
@@ -15,7 +18,7 @@ from torch.nn import functional as F
 from mocosfl.ema import update_ema
 from mocosfl.loss import contrastive_loss
 from mocosfl.queue import KeyQueue
-from mocosfl.step import ClientGroup
+from mocosfl.step import ClientGroup, Everyone, without_rows
 
 
 class ServerOutput(NamedTuple):
@@ -34,6 +37,25 @@ class SmashedStep(NamedTuple):
     labels: Tensor | None  # (B,) int64; supervised methods
     pool: Tensor  # (P,) ids of the clients in the pool
     groups: tuple[ClientGroup, ...]  # whose rows these are
+    everyone: Everyone | None = None  # of several processes; the rest is then this process's own
+
+    def of_all(self, *rows: Tensor) -> list[Tensor]:
+        """Gather rows (n, D) of all processes, as one transfer; one process's as they are."""
+        if self.everyone is None:
+            return list(rows)
+        return list(self.everyone.of_all(torch.stack(rows, 1).detach()).unbind(1))
+
+    def in_shares(self, output: ServerOutput) -> ServerOutput:
+        """Turn means over this process's rows into its shares of those over all rows.
+
+        The mean of the processes' shares is the mean over all rows: of the loss, of the accuracy,
+        and of the gradients that DDP averages.
+        """
+        if self.everyone is None:
+            return output
+        own = sum(group.num_rows for group in self.groups)
+        share = own * self.everyone.num_processes / sum(self.everyone.num_rows)
+        return output._replace(loss=output.loss * share, accuracy=output.accuracy * share)
 
 
 class _Part(NamedTuple):
@@ -85,6 +107,8 @@ class Server(nn.Module):
         assert step.key is not None
         update_ema(self.momentum_trunk, self.trunk, self.tau)
         update_ema(self.momentum_projector, self.projector, self.tau)
+        if not step.groups:
+            return self._without_rows(step)
         parts = self._parts(step.pool, step.groups)
         negatives = [self.queue.negatives(part.queues) for part in parts]
         zs, keys = self._embed_both(step.query, step.key)
@@ -93,8 +117,18 @@ class Server(nn.Module):
             loss, accuracy = self._contrast(z, y, parts, negatives)
             losses.append(loss)
         # y(query) before y(key): the order of the published two-sided loss.
-        self._enqueue(keys[::-1], parts)
-        return ServerOutput(torch.stack(losses).sum(), accuracy, embedding_std(z))
+        *keys, z = step.of_all(*keys[::-1], z)
+        self._enqueue(keys, step)
+        output = ServerOutput(torch.stack(losses).sum(), accuracy, embedding_std(z))
+        return step.in_shares(output)
+
+    def _without_rows(self, step: SmashedStep) -> ServerOutput:
+        """Take part in a step of the other processes."""
+        none = self.queue.keys.new_zeros(0, self.queue.keys.shape[2])
+        *keys, z = step.of_all(*[none] * self.num_passes, none)
+        self._enqueue(keys, step)
+        zero = without_rows(self).sum() + step.query.sum()
+        return ServerOutput(zero, zero.detach(), embedding_std(z))
 
     advice = "Lower the learning rates, or raise moco.temperature"
 
@@ -129,7 +163,10 @@ class Server(nn.Module):
         accuracies = [r.contrast_accuracy * share for r, share in zip(results, shares, strict=True)]
         return torch.stack(losses).sum(), torch.stack(accuracies).sum()
 
-    def _enqueue(self, keys: Sequence[Tensor], parts: list[_Part]) -> None:
+    def _enqueue(self, keys: Sequence[Tensor], step: SmashedStep) -> None:
+        """Write the keys (B, D) of all processes' rows."""
+        everyone = step.everyone or step
+        parts = self._parts(everyone.pool, everyone.groups)
         sizes = [part.num_rows for part in parts]
         for part, *blocks in zip(parts, *(y.split(sizes) for y in keys), strict=True):
             by_queue = [y.reshape(len(part.queues), -1, y.shape[1]) for y in blocks]
@@ -173,14 +210,28 @@ class SupervisedServer(nn.Module):
         """
         super().__init__()
         self.trunk, self.projector = trunk, classifier
+        self.num_classes = num_classes
         self.uniform_loss = math.log(num_classes)
 
     def forward(self, step: SmashedStep) -> ServerOutput:
         """Compute a step's loss against its labels."""
         assert step.labels is not None
+        if not step.groups:
+            return self._without_rows(step)
         logits = self.projector(self.trunk(step.query))
         # Cross-entropy in fp32 at least, whatever the autocast.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         accuracy = (logits.detach().argmax(1) == step.labels).to(torch.float32).mean()
-        spread = embedding_std(F.normalize(logits.detach(), dim=1))
-        return ServerOutput(F.cross_entropy(logits, step.labels), accuracy, spread)
+        loss = F.cross_entropy(logits, step.labels)
+        return step.in_shares(ServerOutput(loss, accuracy, self._spread(step, logits)))
+
+    def _without_rows(self, step: SmashedStep) -> ServerOutput:
+        """Take part in a step of the other processes."""
+        zero = without_rows(self).sum() + step.query.sum()
+        none = zero.new_zeros(0, self.num_classes)
+        return ServerOutput(zero, zero.detach(), self._spread(step, none))
+
+    @staticmethod
+    def _spread(step: SmashedStep, logits: Tensor) -> Tensor:
+        (of_all,) = step.of_all(logits.detach())
+        return embedding_std(F.normalize(of_all, dim=1))

@@ -4,48 +4,38 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers.logger import Logger
 
 from mocosfl import pictures
-from mocosfl.alarm import Alarm, Collapsed
+from mocosfl.alarm import Collapsed
 from mocosfl.averaging import Spread
 from mocosfl.build import build_module
-from mocosfl.callbacks import (
-    AtomicCheckpoints,
-    Bar,
-    Curves,
-    KnnMonitor,
-    LastCheckpoint,
-)
 from mocosfl.checkpoint import check_same_run
 from mocosfl.collapse import describe_collapses, go_back, read_collapses
-from mocosfl.config import Config, TaressflMode
+from mocosfl.config import Config
 from mocosfl.data.datamodule import FederatedData
 from mocosfl.data.expert_data import open_data
 from mocosfl.data.partition import Partition
+from mocosfl.ddp import OwnProcesses, free_port
 from mocosfl.evaluation.report import table
 from mocosfl.evaluation.run_probes import probe_run
+from mocosfl.further_rank import further_ranks
 from mocosfl.loggers import open_loggers
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
 from mocosfl.plan import Plan, describe, make_plan, megabytes
-from mocosfl.privacy.reconstructions import Reconstructions
+from mocosfl.ranks import ALONE, Ranks
 from mocosfl.run_folder import RunFolder, write_atomically
 from mocosfl.starting_point import load_expert, start_from_expert
+from mocosfl.trainer import is_expert, make_trainer, threads
 from mocosfl.validate import validate
 
 log = logging.getLogger(__name__)
 
-PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
 CURVES = (
     "train/loss",
     "train/contrast_accuracy",
@@ -66,15 +56,16 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         resume: go on from the folder's last checkpoint.
 
     Returns:
-        The trained module.
+        The trained module; of several processes the first one's, with its own clients' heads.
 
     Raises:
         ValueError, FileNotFoundError: the configuration or the data are wrong; the message says
             what to do.
         TrainingStopped: the loss is not finite, or the run collapsed.
+        WorkerFailed: a further process (trainer.devices) has failed.
     """
     validate(config)
-    with _threads(config), folder.locked():
+    with threads(config), folder.locked():
         return _train_through_collapses(config, folder, resume=resume)
 
 
@@ -96,22 +87,11 @@ def train_unless_finished(config: Config, folder: RunFolder) -> MocoSFL | None:
         ValueError, FileNotFoundError, TrainingStopped: as `train`.
     """
     validate(config)
-    with _threads(config), folder.locked():
+    with threads(config), folder.locked():
         if folder.finished.is_file():
             return None
         # A kill before config.yaml was complete leaves none: it is renamed into place.
         return _train_through_collapses(config, folder, resume=folder.config.is_file())
-
-
-@contextmanager
-def _threads(config: Config) -> Iterator[None]:
-    """Compute on `trainer.num_threads` CPU threads."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(config.trainer.num_threads or num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
@@ -142,20 +122,24 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         _write_start(config, folder, data, plan)
     else:
         _check_partition(folder, data)
+        _note_devices(config, folder)
     folder.failed.unlink(missing_ok=True)  # of an earlier try; nothing has refused this one
+    processes = _processes(config)
     module = build_module(
         config,
         plan.steps_per_round,
         counts=data.partition.counts,
         smashed_folder=folder.smashed,
         num_collapses=len(read_collapses(folder)),
+        ranks=ALONE if processes is None else processes.ranks,
     )
     if expert is not None:
         start_from_expert(module.federation, expert)
     try:
         with open_loggers(config, folder) as run_loggers:
-            trainer = make_trainer(config, folder, plan, run_loggers)
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer = make_trainer(config, folder, plan, run_loggers, processes)
+            with further_ranks(config, folder, checkpoint, processes):
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     finally:  # the curves of a run that was stopped by an alarm say why
         _draw_curves(config, folder)
     _write_end(config, folder, data, module)
@@ -165,66 +149,6 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     return module
 
 
-def make_trainer(
-    config: Config, folder: RunFolder, plan: Plan, run_loggers: list[Logger]
-) -> pl.Trainer:
-    """Return Lightning's trainer with our callbacks."""
-    settings = config.trainer
-    max_steps = plan.num_steps if settings.max_steps == -1 else settings.max_steps
-    return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        precision=PRECISION[settings.precision],  # type: ignore[arg-type]
-        max_steps=max_steps,
-        max_epochs=1,
-        limit_train_batches=max_steps,  # the length of the progress bar
-        log_every_n_steps=settings.log_every_steps,
-        logger=run_loggers,
-        callbacks=_callbacks(config, folder),
-        plugins=[AtomicCheckpoints()],
-        enable_checkpointing=False,  # LastCheckpoint and KnnMonitor write them
-        enable_progress_bar=settings.progress_bar,
-        enable_model_summary=False,  # the plan says it better
-        default_root_dir=folder.path,
-        use_distributed_sampler=False,
-    )
-
-
-def _callbacks(config: Config, folder: RunFolder) -> list[Callback]:
-    """Return the callbacks; the alarm comes before what would save a broken state."""
-    settings, every = config.callbacks, config.trainer.log_every_steps
-    alarm = Alarm(
-        every_steps=every,
-        window_steps=settings.collapse_window_steps,
-        loss_margin=settings.collapse_loss_margin,
-        min_std=settings.collapse_min_std,
-        # Where it keeps the last checkpoint from being written, no run may end without a word.
-        strict_end=_is_expert(config) or config.taressfl.max_collapses > 0,
-    )
-    guarding = alarm if config.taressfl.max_collapses else None
-    callbacks: list[Callback] = [
-        Curves(every_steps=every),
-        alarm,
-        KnnMonitor(config, folder.best, unless_suspicious=guarding),
-        LastCheckpoint(
-            folder.last,
-            every_steps=settings.checkpoint_every_steps,
-            every_minutes=settings.checkpoint_every_minutes,
-            unless_suspicious=guarding,
-        ),
-    ]
-    if settings.pictures and config.taressfl.pictures_every_rounds:
-        every_rounds = config.taressfl.pictures_every_rounds
-        callbacks.append(Reconstructions(folder.pictures, every_rounds=every_rounds))
-    if config.trainer.progress_bar:
-        callbacks.append(Bar(refresh_rate=every))
-    return callbacks
-
-
-def _is_expert(config: Config) -> bool:
-    return config.taressfl.mode is TaressflMode.expert
-
-
 def _checkpoint(folder: RunFolder, config: Config) -> Path | None:
     """Return the checkpoint to go on from; None if the run was stopped before its first."""
     if not folder.last.is_file():
@@ -232,6 +156,22 @@ def _checkpoint(folder: RunFolder, config: Config) -> Path | None:
         return None
     check_same_run(folder.last, config)
     return folder.last
+
+
+def _processes(config: Config) -> OwnProcesses | None:
+    """Return this process as the first of several; None where it is alone."""
+    number = config.trainer.devices
+    return None if number == 1 else OwnProcesses(Ranks(0, number), free_port())
+
+
+def _note_devices(config: Config, folder: RunFolder) -> None:
+    """Let config.yaml say how many processes a run goes on with."""
+    recorded = folder.load_config()
+    before, now = recorded.trainer.devices, config.trainer.devices
+    if before != now:
+        log.info("the run goes on with trainer.devices=%d, so far %d", now, before)
+        recorded.trainer.devices = now
+        folder.save_config(recorded)
 
 
 def _check_fresh(folder: RunFolder) -> None:
@@ -315,7 +255,7 @@ def _write_start(config: Config, folder: RunFolder, data: FederatedData, plan: P
     if not config.callbacks.pictures:
         return
     folder.pictures.mkdir(parents=True, exist_ok=True)
-    if not _is_expert(config):  # it has no clients to deal images to
+    if not is_expert(config):  # it has no clients to deal images to
         labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
         counts = data.partition.class_counts(labels, num_classes)
         pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")

@@ -30,6 +30,7 @@ from mocosfl.data.sources import SOURCES
 from mocosfl.method_rules import METHODS, method_rules, round_rules
 from mocosfl.models.split import BACKBONES
 from mocosfl.models.vgg import STAGE_CONVS
+from mocosfl.process_rules import process_rules
 from mocosfl.taressfl_rules import taressfl_rules
 
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -64,6 +65,7 @@ def validate(config: Config) -> None:
         *_heterogeneity(config),
         *_queue(config),
         *_network(config),
+        *process_rules(config),
         *_monitors(config),
     ]
     if problems:
@@ -216,8 +218,6 @@ def _choices(config: Config) -> Iterator[str]:
             f"{config.method.align_momentum}: mocosfl leaves the momentum heads alone, monacosfl "
             "aligns them; choose method=mocosfl or method=monacosfl"
         )
-    if config.trainer.devices != 1:
-        yield f"trainer.devices={config.trainer.devices}: one process so far; set it to 1"
 
 
 def _dataset(config: Config) -> Iterator[str]:

@@ -217,8 +217,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "trainer.precision=fp16: unknown; choose one of fp32, bf16, fp64",
     ),
     (
-        {"trainer.devices": 2},
-        "trainer.devices=2: one process so far; set it to 1",
+        {"trainer.devices": 0},
+        "trainer.devices=0: must be at least 1, the number of processes",
     ),
     (
         {"logger.wandb_mode": "disabled"},

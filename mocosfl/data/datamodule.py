@@ -19,6 +19,7 @@ from mocosfl.data.rich_poor import check_rich_share, deal_rich_and_poor
 from mocosfl.data.sources import load_dataset
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.randomness import numpy_generator
+from mocosfl.ranks import ALONE, Ranks
 
 _Ints = npt.NDArray[np.int64]
 
@@ -134,7 +135,8 @@ class FederatedData(pl.LightningDataModule):
     def train_dataloader(self) -> StepLoader:
         """Return the loader of all steps, views made on the training device."""
         assert self.trainer is not None
-        return self.step_loader(self.view_maker(self.trainer.strategy.root_device))
+        ranks = Ranks(self.trainer.global_rank, self.trainer.world_size)
+        return self.step_loader(self.view_maker(self.trainer.strategy.root_device), ranks)
 
     def view_maker(self, device: torch.device) -> ViewMaker:
         """Return the maker of views on a device."""
@@ -145,8 +147,8 @@ class FederatedData(pl.LightningDataModule):
             return PictureViewMaker(images, settings, mean=mean, std=std, device=device)
         return ViewMaker(images, settings, mean=mean, std=std, device=device)
 
-    def step_loader(self, view_maker: ViewMaker) -> StepLoader:
-        """Return the loader of all steps of the run."""
+    def step_loader(self, view_maker: ViewMaker, ranks: Ranks = ALONE) -> StepLoader:
+        """Return the loader of all steps of the run, for one of its processes."""
         clients, method = self.config.clients, self.config.method
         shape = FederationShape(
             seed=self.config.seed,
@@ -164,4 +166,5 @@ class FederatedData(pl.LightningDataModule):
             view_maker,
             block_images=self.config.trainer.view_block_images,
             labels=self.dataset.train.labels if method.supervised else None,
+            ranks=ranks,
         )

@@ -26,6 +26,7 @@ from mocosfl.data.partition import Partition
 from mocosfl.data.sources import load_dataset
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.randomness import numpy_generator
+from mocosfl.ranks import ALONE, Ranks
 from mocosfl.step import ClientGroup, Step
 
 _Ints = npt.NDArray[np.int64]
@@ -125,8 +126,9 @@ class ExpertData(FederatedData):
             device=device,
         )
 
-    def step_loader(self, view_maker: ViewMaker) -> StepLoader:
-        """Return the loader of all steps of the run."""
+    def step_loader(self, view_maker: ViewMaker, ranks: Ranks = ALONE) -> StepLoader:
+        """Return the loader of all steps of the run; an expert is one head in one process."""
+        assert ranks.number == 1  # a rule of `validate`
         sizes = part_batch_sizes(self.config)
         shape = FederationShape(
             seed=self.config.seed,

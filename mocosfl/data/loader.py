@@ -14,9 +14,11 @@ from torch import Tensor
 from mocosfl.data.augmentation import draw_uniforms
 from mocosfl.data.partition import Partition
 from mocosfl.data.round_plan import RoundPlan, plan_round, steps_per_round
+from mocosfl.data.shard import Groups, Shard, shard_step
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.randomness import torch_generator
-from mocosfl.step import ClientGroup, Step
+from mocosfl.ranks import ALONE, Ranks
+from mocosfl.step import ClientGroup, Everyone, Step
 
 MAX_VIEW_BYTES = 2**28
 
@@ -42,7 +44,8 @@ class ViewBlock(NamedTuple):
 
     plan: RoundPlan
     steps: range
-    groups: list[list[tuple[_Ints, int]]]  # of each step: (places, batch size)
+    groups: list[Groups]  # of each step, of all processes
+    shards: list[Shard]  # of each step, this process's part
     rows: list[int]  # images of each step
     indices: _Ints  # (R,)
     uniforms: Tensor  # (views, R, ...)
@@ -63,6 +66,7 @@ class StepLoader:
         *,
         block_images: int,
         labels: _Ints | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Put the loader together.
 
@@ -73,9 +77,10 @@ class StepLoader:
             block_images: images augmented at a time, at most; fewer where their views would take
                 over 256 MB, and at least one step's.
             labels: of all training images, for methods that learn from them; None for the others.
+            ranks: the process among those that share each pool: it sees its own clients' images.
         """
         self.partition, self.shape, self.view_maker = partition, shape, view_maker
-        self.labels = labels
+        self.labels, self.ranks = labels, ranks
         self.steps_per_round = shape.steps_per_round or steps_per_round(
             partition.counts, shape.batch_sizes, local_epochs=shape.local_epochs
         )
@@ -103,12 +108,19 @@ class StepLoader:
         blocks = self._blocks()
         block = next(blocks, None)
         while block is not None:
-            views = self.view_maker.views(block.indices, block.uniforms)
+            views = self._views(block)
             following = next(blocks, None)
-            if following is not None:
+            if following is not None and len(following.indices):
                 self.view_maker.prefetch(following.indices, following.uniforms)
             yield from self._steps(block, views)
             block = following
+
+    def _views(self, block: ViewBlock) -> list[Tensor]:
+        if len(block.indices):
+            return self.view_maker.views(block.indices, block.uniforms)
+        # None of this process's clients is there.
+        size, device = self.view_maker.image_size, self.view_maker.device
+        return [torch.empty(0, 3, size, size, device=device)] * self.shape.num_views
 
     def first_indices(self) -> list[_Ints]:
         """Return the image indices of each step of the first round."""
@@ -133,7 +145,8 @@ class StepLoader:
         first_round, first_step = divmod(self.next_step, self.steps_per_round)
         for round_index in range(first_round, self.shape.num_rounds):
             plan = self._plan(round_index)
-            rows = int(self.shape.batch_sizes[plan.pool].sum())
+            own = plan.pool[self.ranks.own(len(plan.pool))]
+            rows = int(self.shape.batch_sizes[own].sum())
             length = max(1, self.block_images // rows)
             start = first_step if round_index == first_round else 0
             for step in range(start, self.steps_per_round, length):
@@ -141,16 +154,24 @@ class StepLoader:
 
     def _block(self, plan: RoundPlan, steps: range) -> ViewBlock:
         groups, indices = zip(*(self._rows(plan, step) for step in steps), strict=True)
-        rows = [len(images) for images in indices]
+        shards = [shard_step(one, self.ranks) for one in groups]
+        own_indices = [rows[part.own] for rows, part in zip(indices, shards, strict=True)]
+        # The numbers of all rows are drawn: a row's must not depend on whose the others are.
         uniforms = [
-            self._uniforms(plan.round, step, number)
-            for step, number in zip(steps, rows, strict=True)
+            self._uniforms(plan.round, step, len(part.own))[:, torch.from_numpy(part.own)]
+            for step, part in zip(steps, shards, strict=True)
         ]
         return ViewBlock(
-            plan, steps, list(groups), rows, np.concatenate(indices), torch.cat(uniforms, dim=1)
+            plan,
+            steps,
+            list(groups),
+            shards,
+            [len(rows) for rows in own_indices],
+            np.concatenate(own_indices),
+            torch.cat(uniforms, dim=1),
         )
 
-    def _rows(self, plan: RoundPlan, step: int) -> tuple[list[tuple[_Ints, int]], _Ints]:
+    def _rows(self, plan: RoundPlan, step: int) -> tuple[Groups, _Ints]:
         """Return the groups of a step, (places, batch size), and its image indices in row order."""
         groups, indices = [], []
         for places, images in plan.groups:
@@ -161,29 +182,37 @@ class StepLoader:
         return groups, np.concatenate(indices)
 
     def _steps(self, block: ViewBlock, views: list[Tensor]) -> Iterator[Step]:
-        device = self.view_maker.device
-        pool = torch.from_numpy(block.plan.pool).to(device)
+        pool = self._on_device(block.plan.pool)
+        own = pool[self.ranks.own(len(pool))]
         by_step = [view.split(block.rows) for view in views]
         images = np.split(block.indices, np.cumsum(block.rows)[:-1])
         for place, step in enumerate(block.steps):
-            labels = None
-            if self.labels is not None:
-                labels = torch.from_numpy(self.labels[images[place]]).to(device)
+            shard = block.shards[place]
             self.next_step += 1
             yield Step(
                 by_step[0][place],
                 by_step[1][place] if len(views) > 1 else None,
-                labels,
-                pool,
-                tuple(
-                    ClientGroup(torch.from_numpy(places).to(device), batch_size)
-                    for places, batch_size in block.groups[place]
-                ),
+                None if self.labels is None else self._on_device(self.labels[images[place]]),
+                own,
+                self._client_groups(shard.groups),
                 round=block.plan.round,
                 number=step,
                 new_round=step == 0,
                 sync_due=bool(block.plan.sync_due[step]),
+                everyone=self._everyone(pool, block.groups[place], shard),
             )
+
+    def _everyone(self, pool: Tensor, groups: Groups, shard: Shard) -> Everyone | None:
+        if self.ranks.number == 1:
+            return None
+        starts = tuple(self._on_device(start) for start in shard.starts)
+        return Everyone(pool, self._client_groups(groups), starts, shard.num_rows)
+
+    def _client_groups(self, groups: Groups) -> tuple[ClientGroup, ...]:
+        return tuple(ClientGroup(self._on_device(places), size) for places, size in groups)
+
+    def _on_device(self, numbers: _Ints) -> Tensor:
+        return torch.from_numpy(numbers).to(self.view_maker.device)
 
     def _uniforms(self, round_index: int, step: int, num_images: int) -> Tensor:
         # A generator a step: what a step sees does not depend on the size of the blocks.

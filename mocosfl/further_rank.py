@@ -1,0 +1,69 @@
+"""A further process of a run: it trains its share of the pool beside the first one."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from mocosfl.build import build_module, plain
+from mocosfl.checkpoint import config_of
+from mocosfl.collapse import read_collapses
+from mocosfl.config import Config
+from mocosfl.data.expert_data import open_data
+from mocosfl.ddp import OwnProcesses
+from mocosfl.manners import setup_logging
+from mocosfl.plan import make_plan
+from mocosfl.ranks import Ranks
+from mocosfl.run_folder import RunFolder
+from mocosfl.starting_point import load_expert, start_from_expert
+from mocosfl.trainer import make_trainer, threads
+from mocosfl.workers import Job, further_processes
+
+
+def further_ranks(
+    config: Config, folder: RunFolder, checkpoint: Path | None, processes: OwnProcesses | None
+) -> AbstractContextManager[None]:
+    """Return a context in which the further processes of a run train; see `further_processes`.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        checkpoint: to go on from; None for the start.
+        processes: this process, the first of several; None where it is alone.
+    """
+    if processes is None:
+        return nullcontext()
+    jobs = [
+        Job(plain(config), folder.path, checkpoint, rank, processes.port)
+        for rank in range(1, processes.ranks.number)
+    ]
+    return further_processes(train_rank, jobs)
+
+
+def train_rank(job: Job, ready: Callable[[], None]) -> None:
+    """Train as the first process does, and write nothing.
+
+    Args:
+        job: the process's part.
+        ready: called when all is built and the processes can meet.
+    """
+    setup_logging()
+    config, folder = config_of({"config": job.config}), RunFolder(job.folder)
+    with threads(config):
+        own_partition = folder.partition if job.checkpoint is not None else None
+        data = open_data(config, partition_file=own_partition)
+        plan = make_plan(config, data.partition.counts)
+        ranks = Ranks(job.rank, config.trainer.devices)
+        module = build_module(
+            config,
+            plan.steps_per_round,
+            counts=data.partition.counts,
+            smashed_folder=folder.smashed,
+            num_collapses=len(read_collapses(folder)),
+            ranks=ranks,
+        )
+        expert = load_expert(config) if job.checkpoint is None else None
+        if expert is not None:
+            start_from_expert(module.federation, expert)
+        trainer = make_trainer(config, folder, plan, [], OwnProcesses(ranks, job.port))
+        ready()
+        trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
