@@ -279,8 +279,20 @@ def build_module(
         attackers=build_attackers(config, num_collapses),
         lr_scale=config.taressfl.collapse_lr_factor**num_collapses,
     )
+    if config.trainer.compile:
+        _compile(module.federation, config.trainer.compile_mode)
     # Before a checkpoint is read into it: Lightning does so before it turns the module to fp64.
     return module.double() if config.trainer.precision == "fp64" else module
+
+
+def _compile(federation: Federation, mode: str) -> None:
+    """Let torch.compile translate the heads and the server's networks when they are first run."""
+    sides = (federation.clients, federation.server)
+    names = ("online", "momentum", "trunk", "momentum_trunk", "projector", "momentum_projector")
+    for module in (getattr(side, name, None) for side in sides for name in names):
+        # Without weights there is nothing to gain: the trunk of a whole network on the client.
+        if isinstance(module, nn.Module) and any(True for _ in module.parameters()):
+            module.compile(mode=mode)
 
 
 def _build_saving(config: Config, folder: Path | None) -> CommunicationSaving | None:

@@ -15,7 +15,7 @@ from mocosfl.plan import make_plan
 from mocosfl.ranks import Ranks
 from mocosfl.run_folder import RunFolder
 from mocosfl.starting_point import load_expert, start_from_expert
-from mocosfl.trainer import make_trainer, threads
+from mocosfl.trainer import cpu_settings, make_trainer
 from mocosfl.workers import Job, further_processes
 
 
@@ -48,7 +48,7 @@ def train_rank(job: Job, ready: Callable[[], None]) -> None:
     """
     setup_logging()
     config, folder = config_of({"config": job.config}), RunFolder(job.folder)
-    with threads(config):
+    with cpu_settings(config):
         own_partition = folder.partition if job.checkpoint is not None else None
         data = open_data(config, partition_file=own_partition)
         plan = make_plan(config, data.partition.counts)

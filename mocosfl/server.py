@@ -117,8 +117,8 @@ class Server(nn.Module):
             loss, accuracy = self._contrast(z, y, parts, negatives)
             losses.append(loss)
         # y(query) before y(key): the order of the published two-sided loss.
-        *keys, z = step.of_all(*keys[::-1], z)
-        self._enqueue(keys, step)
+        *keys_of_all, z = step.of_all(*keys[::-1], z)
+        self._enqueue(keys_of_all, step)
         output = ServerOutput(torch.stack(losses).sum(), accuracy, embedding_std(z))
         return step.in_shares(output)
 

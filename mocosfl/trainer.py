@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
 
 from mocosfl.alarm import Alarm
+from mocosfl.allocator import keep_freed_memory
 from mocosfl.callbacks import AtomicCheckpoints, Bar, Curves, KnnMonitor, LastCheckpoint
 from mocosfl.config import Config, TaressflMode
 from mocosfl.ddp import OwnProcesses, PoolStrategy
@@ -20,8 +21,15 @@ PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
 
 
 @contextmanager
-def threads(config: Config) -> Iterator[None]:
-    """Compute on `trainer.num_threads` CPU threads, by default this process's part of all."""
+def cpu_settings(config: Config) -> Iterator[None]:
+    """Compute on `trainer.num_threads` CPU threads, by default this process's part of all.
+
+    From here on the process keeps the memory it frees, where `trainer.keep_freed_memory` says so
+    and it computes on the CPU.
+    """
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    if config.trainer.keep_freed_memory and on_cpu:
+        keep_freed_memory()
     num_threads = torch.get_num_threads()
     part = max(1, num_threads // config.trainer.devices)
     torch.set_num_threads(config.trainer.num_threads or part)

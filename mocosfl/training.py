@@ -31,7 +31,7 @@ from mocosfl.plan import Plan, describe, make_plan, megabytes
 from mocosfl.ranks import ALONE, Ranks
 from mocosfl.run_folder import RunFolder, write_atomically
 from mocosfl.starting_point import load_expert, start_from_expert
-from mocosfl.trainer import is_expert, make_trainer, threads
+from mocosfl.trainer import cpu_settings, is_expert, make_trainer
 from mocosfl.validate import validate
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         WorkerFailed: a further process (trainer.devices) has failed.
     """
     validate(config)
-    with threads(config), folder.locked():
+    with cpu_settings(config), folder.locked():
         return _train_through_collapses(config, folder, resume=resume)
 
 
@@ -87,7 +87,7 @@ def train_unless_finished(config: Config, folder: RunFolder) -> MocoSFL | None:
         ValueError, FileNotFoundError, TrainingStopped: as `train`.
     """
     validate(config)
-    with threads(config), folder.locked():
+    with cpu_settings(config), folder.locked():
         if folder.finished.is_file():
             return None
         # A kill before config.yaml was complete leaves none: it is renamed into place.

@@ -1,0 +1,49 @@
+"""`trainer.compile=true`: the same run, its networks translated by torch.compile."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import read
+from conftest import Compose
+
+from mocosfl.run_folder import RunFolder
+from mocosfl.training import train
+from mocosfl.validate import validate
+
+
+# torch.compile looks at gradients it may not look at, and hides the warnings, unless they are errors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"
+)
+def test_a_compiled_run_ends_as_one_that_is_not(compose_quick: Compose, tmp_path: Path) -> None:
+    folders = []
+    for compiled in ("false", "true"):
+        folder = RunFolder(tmp_path / compiled)
+        config = compose_quick(
+            [f"trainer.compile={compiled}", "trainer.precision=fp64", f"run_dir={folder.path}"]
+        )
+        train(config, folder, resume=False)
+        folders.append(folder)
+    eager, translated = (read(folder.last)["state_dict"] for folder in folders)
+    assert list(eager) == list(translated)
+    for name, value in eager.items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(translated[name], value, rtol=1e-9, atol=1e-11)
+
+
+def test_without_a_compiler_a_compiled_run_is_refused(
+    compose_quick: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match=r"trainer.compile=true: .* no-such-compiler is not on"):
+        validate(compose_quick(["trainer.compile=true"]))
+
+
+def test_compile_modes_are_those_of_torch(compose_quick: Compose) -> None:
+    with pytest.raises(ValueError, match=r"trainer.compile_mode=fastest: unknown; choose one of"):
+        validate(compose_quick(["trainer.compile_mode=fastest"]))
