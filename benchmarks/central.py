@@ -33,36 +33,45 @@ from mocosfl.step import ClientGroup, Step
 class CentralMoco:
     """MoCo with a two-sided loss on one network."""
 
-    def __init__(self, network: nn.Module, queue: KeyQueue, config: Config) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        queue: KeyQueue,
+        *,
+        temperature: float,
+        tau: float,
+        lr: float,
+        sgd_momentum: float,
+        weight_decay: float,
+    ) -> None:
         """Put it together.
 
         Args:
             network: images (B, 3, H, W) -> embeddings (B, D).
             queue: of keys.
-            config: temperature, momentum and optimizer are read.
+            temperature: T of the loss.
+            tau: of the momentum copy.
+            lr: of SGD, and so are the others.
+            sgd_momentum: of SGD.
+            weight_decay: of SGD.
         """
         self.network = network.requires_grad_(True)
         self.momentum = copy.deepcopy(network).requires_grad_(False)
-        self.queue, self.temperature = queue, config.moco.temperature
-        self.tau = config.moco.momentum
+        self.queue, self.temperature, self.tau = queue, temperature, tau
         self.optimizer = SGD(
-            self.network.parameters(),
-            config.optimizer.server_lr,
-            momentum=config.optimizer.momentum,
-            weight_decay=config.optimizer.weight_decay,
-            fused=True,
+            network.parameters(), lr, momentum=sgd_momentum, weight_decay=weight_decay, fused=True
         )
 
     def loss(self, view1: Tensor, view2: Tensor) -> Tensor:
         """Return the loss of both views (B, 3, H, W), and enqueue their keys."""
         update_ema(self.momentum, self.network, self.tau)
         first = torch.zeros_like(self.queue.pointers[:1])
-        negatives = self.queue.negatives(first)
+        negatives, dtype = self.queue.negatives(first), self.queue.keys.dtype
         losses, keys = [], []
         for query, key in ((view1, view2), (view2, view1)):
-            z = F.normalize(self.network(query).float(), dim=1)
+            z = F.normalize(self.network(query).to(dtype), dim=1)
             with torch.no_grad():
-                keys.append(F.normalize(self.momentum(key).float(), dim=1))
+                keys.append(F.normalize(self.momentum(key).to(dtype), dim=1))
             contrast = contrastive_loss(
                 z, keys[-1], negatives=negatives, temperature=self.temperature
             )
@@ -87,8 +96,16 @@ def central(run: Run, pace: Pace) -> None:
     server = federation.server
     assert isinstance(server, Server)
     network = nn.Sequential(federation.clients.head, server.trunk, server.projector)
-    moco = CentralMoco(network.to(run.device), server.queue.to(run.device), config)
-    moco.momentum.to(run.device)
+    settings = config.optimizer
+    moco = CentralMoco(
+        network.to(run.device),
+        server.queue.to(run.device),
+        temperature=config.moco.temperature,
+        tau=config.moco.momentum,
+        lr=settings.server_lr,
+        sgd_momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
     views = _views(config, run.device)
     pace.begin()
     for view1, view2 in views:

@@ -13,15 +13,23 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from benchmarks.machine import peak_memory
+from benchmarks.machine import Memory, forget_peak, memory
 
 
 class Block(NamedTuple):
     """What a contestant tells of a block of steps."""
 
     step_seconds: float  # mean over the block
-    peak_bytes: int  # memory of the process so far; on a GPU what its allocator held
+    memory: Memory  # of the block
     parts: dict[str, float]  # seconds a step by part, where the contestant looks at them
+
+    def plain(self) -> dict[str, Any]:
+        """Return what goes into the JSON."""
+        return {
+            "step_seconds": self.step_seconds,
+            **self.memory._asdict(),
+            **({"parts": self.parts} if self.parts else {}),
+        }
 
 
 class Finished(Exception):
@@ -57,7 +65,7 @@ class Pace:
         self._synchronise()
         each = (time.perf_counter() - self._start) / self._length
         parts = {name: total / self._length for name, total in self.parts().items()}
-        self._report(Block(each, peak_memory(self._device), parts))
+        self._report(Block(each, memory(self._device), parts))
 
     def _report(self, block: Block | None) -> None:
         self._connection.send(block)
@@ -65,6 +73,7 @@ class Pace:
         if length is None:
             raise Finished
         self._left = self._length = length
+        forget_peak(self._device)
         self.parts()  # what lies between two blocks belongs to neither
         self._synchronise()
         self._start = time.perf_counter()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.first_step <device> <override> ...
 
-Prints {"seconds": {phase: ...}, "peak_bytes": {phase: ...}} as JSON. Nothing heavy is imported
+Prints {"seconds": {phase: ...}, "own_bytes": {phase: ...}} as JSON. Nothing heavy is imported
 before the clock runs.
 """
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.machine import peak_memory
+from benchmarks.machine import memory
 
 PHASES = ("imports", "configuration", "data and partition", "plan", "files", "build", "first step")
 
@@ -23,14 +23,14 @@ class Clock:
     def __init__(self) -> None:
         """Start."""
         self.seconds: dict[str, float] = {}
-        self.peak_bytes: dict[str, int] = {}
+        self.own_bytes: dict[str, int] = {}
         self._last = time.perf_counter()
 
     def end(self, phase: str) -> None:
         """End a phase, and begin the next."""
         now = time.perf_counter()
         self.seconds[phase], self._last = now - self._last, now
-        self.peak_bytes[phase] = peak_memory()
+        self.own_bytes[phase] = memory().own_bytes
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     clock.end("imports")
     with TemporaryDirectory() as folder:
         start(tuple(overrides), Path(folder), clock.end, device=device)
-    print(json.dumps({"seconds": clock.seconds, "peak_bytes": clock.peak_bytes}))
+    print(json.dumps({"seconds": clock.seconds, "own_bytes": clock.own_bytes}))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a measurement was made on, and how much memory a process has used."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -7,7 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,18 +41,40 @@ def describe_run() -> dict[str, str]:
     }
 
 
-def peak_memory(device: str = "cpu") -> int:
-    """Return the most memory this process has held, bytes: on the GPU for `cuda`, else resident."""
+class Memory(NamedTuple):
+    """What a process has held, bytes."""
+
+    peak_bytes: int  # on the GPU for `cuda`, else resident
+    # Without the pages of files: libraries, and images that are mapped and not read in. The system
+    # keeps those pages anyway, shares them between processes and drops them when it is short.
+    own_bytes: int
+
+
+def memory(device: str = "cpu") -> Memory:
+    """Return the most this process has held since its start, or since `forget_peak`."""
     if device == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_allocated()
+        return Memory(peak, peak)
     status = Path("/proc/self/status")
     if status.is_file():  # Linux; there ru_maxrss begins with what the parent process held
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) * 1024
+        sizes = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        peak, files = (1024 * int(sizes[key].split()[0]) for key in ("VmHWM", "RssFile"))
+        return Memory(peak, peak - files)
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Memory(peak, peak)
+
+
+def forget_peak(device: str = "cpu") -> None:
+    """Let the next peak be of what happens from now on; on the CPU on Linux alone."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _processor() -> str:

@@ -88,25 +88,25 @@ def _run(num_clients: int, state: str, options: argparse.Namespace, scratch: Pat
 def _result(blocks: dict[str, list[Block]]) -> dict[str, Any]:
     times = {number: [block.step_seconds for block in of] for number, of in blocks.items()}
     smallest = next(iter(times))
-    peaks = {number: max(block.peak_bytes for block in of) for number, of in blocks.items()}
+    peaks = {n: max(block.memory.own_bytes for block in of) for n, of in blocks.items()}
     return {
-        "blocks": {number: [block._asdict() for block in of] for number, of in blocks.items()},
+        "blocks": {number: [block.plain() for block in of] for number, of in blocks.items()},
         "step_seconds": {number: spread(of)._asdict() for number, of in times.items()},
         "time_ratio": {n: ratios(of, times[smallest])._asdict() for n, of in times.items()},
-        "peak_bytes": peaks,
+        "own_bytes": peaks,
         "memory_ratio": {number: peak / peaks[smallest] for number, peak in peaks.items()},
     }
 
 
 def _table(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
-    columns = ["client state", "clients", "a step", "time, ratio", "peak memory", "memory, ratio"]
+    columns = ["client state", "clients", "a step", "time, ratio", "memory", "memory, ratio"]
     rows = [
         [
             state,
             number,
             seconds(result["step_seconds"][number]["median"]),
             ratio(Spread(**result["time_ratio"][number])),
-            megabytes(result["peak_bytes"][number]),
+            megabytes(result["own_bytes"][number]),
             f"{result['memory_ratio'][number]:.3g}",
         ]
         for state, result in results.items()
@@ -115,7 +115,8 @@ def _table(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> T
     notes = [
         f"Pool of {options.pool}, {options.images_per_client} images a client, a pool's change and "
         "a sync each time they are through. Ratios are to the first number of clients. Memory is "
-        "that of the whole process, PyTorch included (on a GPU: of its allocator).",
+        "the peak of a process, PyTorch included, without pages of files; those of the mapped "
+        "images grow with the images that a run has read. On a GPU it is the allocator's.",
     ]
     return Table("Step time and memory against the number of clients", columns, rows, notes)
 

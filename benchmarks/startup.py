@@ -84,18 +84,17 @@ def _start(overrides: tuple[str, ...], options: argparse.Namespace) -> dict[str,
 
 
 def _table(starts: dict[int, list[dict[str, Any]]]) -> Table:
-    columns = ["clients", *PHASES, "together", "peak memory"]
+    columns = ["clients", *PHASES, "together", "memory"]
     rows = []
     for number, repeats in starts.items():
         phases = [[repeat["seconds"][phase] for repeat in repeats] for phase in PHASES]
         totals = [sum(repeat["seconds"].values()) for repeat in repeats]
-        peak = max(max(repeat["peak_bytes"].values()) for repeat in repeats)
+        peak = max(max(repeat["own_bytes"].values()) for repeat in repeats)
         middles = [seconds(spread(of).median) for of in (*phases, totals)]
         rows.append([f"{number:,}", *middles, megabytes(peak)])
     notes = [
-        "Medians of the repeats. `files`: configuration, plan, partition and pictures. Memory is "
-        "resident, PyTorch included, and so are the pages of the memory-mapped images that were "
-        "read; on a GPU it does not count the GPU's.",
+        "Medians of the repeats. `files`: configuration, plan, partition and pictures. Memory: "
+        "the peak of the process, PyTorch included, without pages of files and without a GPU's.",
     ]
     return Table("From the start of the process to the end of its first step", columns, rows, notes)
 

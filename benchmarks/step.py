@@ -135,10 +135,10 @@ def _measure(
     return {
         **case._asdict(),
         "num_clients": _num_clients(case, options),
-        "blocks": {name: [block._asdict() for block in of] for name, of in blocks.items()},
+        "blocks": {name: [block.plain() for block in of] for name, of in blocks.items()},
         "step_seconds": {n: _spread(of)._asdict() for n, of in blocks.items()},
         "ours_against": {n: r._asdict() for n, r in _against(blocks).items()},
-        "parts": [block._asdict() for block in parts],
+        "parts": [block.plain() for block in parts],
         "syncs_per_step": syncs / steps,  # of the run; in `parts` there is one behind each step
     }
 
@@ -174,7 +174,7 @@ def _against(blocks: dict[str, list[Block]]) -> dict[str, Spread]:
 
 def _race_tables(results: Sequence[dict[str, Any]]) -> list[Table]:
     columns = ["cut", "pool", "clients", "precision", "contestant", "a step", "quartiles"]
-    columns += ["ratio", "peak memory"]
+    columns += ["ratio", "memory"]
     rows = []
     for result in results:
         for name, blocks in result["blocks"].items():
@@ -190,12 +190,14 @@ def _race_tables(results: Sequence[dict[str, Any]]) -> list[Table]:
                     seconds(middle.median),
                     f"{seconds(middle.lower)} to {seconds(middle.upper)}",
                     "" if against is None else _ratio_words(name, Spread(**against)),
-                    megabytes(max(block["peak_bytes"] for block in blocks)),
+                    megabytes(max(block["own_bytes"] for block in blocks)),
                 ]
             )
     notes = [
         "A step: the median of the rounds' blocks, with the quartiles of the blocks. Ratios: of "
-        "the medians, with the quartiles of the rounds' own ratios in brackets.",
+        "the medians, with the quartiles of the rounds' own ratios in brackets. Memory: the peak "
+        "of a process in a block, PyTorch included, without pages of files; on a GPU the "
+        "allocator's.",
     ]
     return [Table("Seconds a step", columns, rows, notes)]
 

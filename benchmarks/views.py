@@ -143,7 +143,7 @@ def _result(num_threads: int, images: Images, measured: dict[str, list[Block]]) 
     own = times["ours, in blocks"]
     return {
         "threads": num_threads,
-        "blocks": {name: [block._asdict() for block in of] for name, of in measured.items()},
+        "blocks": {name: [block.plain() for block in of] for name, of in measured.items()},
         "images_per_second": {n: images.number / spread(of).median for n, of in times.items()},
         "ours_is_faster": {n: ratios(of, own)._asdict() for n, of in times.items() if of != own},
         "ratio_texts": {n: ratio(ratios(of, own)) for n, of in times.items() if of != own},
