@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from benchmarks.configuration import Run, compose
+from benchmarks.configuration import Run, open_run
 from benchmarks.contest import Pace
 from mocosfl.build import build_federation, pool_size
 from mocosfl.config import Config
@@ -91,7 +91,7 @@ class CentralMoco:
 
 def central(run: Run, pace: Pace) -> None:
     """Train one network on the run's images."""
-    config = compose(run.overrides)
+    config = open_run(run.overrides)
     federation = build_federation(_one_client(config))
     server = federation.server
     assert isinstance(server, Server)
@@ -115,7 +115,7 @@ def central(run: Run, pace: Pace) -> None:
 
 def shared(run: Run, pace: Pace) -> None:
     """Train a federation of one client that brings all rows."""
-    config = compose(run.overrides)
+    config = open_run(run.overrides)
     federation = build_federation(_one_client(config)).to(run.device)
     settings = config.optimizer
     optimizer = make_optimizer(

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from benchmarks.machine import ROOT
 from mocosfl.config import Config
 from mocosfl.manners import quote_choices
+from mocosfl.validate import validate
 
 NUM_CLASSES = 10
 NEVER = 10**9  # steps, rounds or minutes
@@ -37,6 +39,14 @@ def compose(overrides: tuple[str, ...]) -> Config:
     """Compose a configuration as `python train.py <overrides>` does."""
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return cast(Config, hydra_compose("config", quote_choices(list(overrides))))
+
+
+def open_run(overrides: tuple[str, ...]) -> Config:
+    """Compose a run's configuration, check it, and set up this process as `train` does."""
+    config = compose(overrides)
+    validate(config)
+    torch.set_num_threads(config.trainer.num_threads or torch.get_num_threads())
+    return config
 
 
 def overrides_of(shape: Shape, options: Any, data: list[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch.optim import Optimizer
 
-from benchmarks.configuration import Run, compose
+from benchmarks.configuration import Run, open_run
 from benchmarks.contest import Pace
 from benchmarks.parts import Parts
 from mocosfl.build import build_module
@@ -18,7 +18,6 @@ from mocosfl.manners import setup_logging
 from mocosfl.plan import make_plan
 from mocosfl.run_folder import RunFolder
 from mocosfl.training import make_trainer
-from mocosfl.validate import validate
 
 
 def ours(run: Run, pace: Pace) -> None:
@@ -35,8 +34,7 @@ def ours_in_parts(run: Run, pace: Pace) -> None:
 
 def _fit(run: Run, callbacks: list[Callback], parts: Parts | None) -> None:
     setup_logging()
-    config = compose(run.overrides)
-    validate(config)
+    config = open_run(run.overrides)
     data = FederatedData(config)
     plan = make_plan(config, data.partition.counts)
     module = build_module(config, plan.steps_per_round, counts=data.partition.counts)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.contest import synchronise
 from mocosfl import client_pool, server
@@ -83,16 +83,21 @@ class Parts:
 
         setattr(owner, attribute, timed)
 
+    def wrap_module(self, module: nn.Module, name: str) -> None:
+        """Time a module's forward pass, as it is compiled where it is."""
+        compiled = module._compiled_call_impl is not None
+        self.wrap(module, "_compiled_call_impl" if compiled else "forward", name)
+
     def watch_federation(self, federation: Federation) -> None:
-        """Time the parts of all steps in this process; parts that are compiled as one stay one."""
+        """Time the parts of all steps in this process."""
         clients, trained = federation.clients, federation.server
-        self.wrap(clients.online, "forward", "heads, query")
-        self.wrap(clients.momentum, "forward", "heads, key")
+        self.wrap_module(clients.online, "heads, query")
+        self.wrap_module(clients.momentum, "heads, key")
         self.wrap(clients, "enter", "change of pool")
         for part in ("trunk", "projector"):
-            self.wrap(getattr(trained, part), "forward", "trunk and projector, online")
+            self.wrap_module(getattr(trained, part), "trunk and projector, online")
             momentum = getattr(trained, f"momentum_{part}")
-            self.wrap(momentum, "forward", "trunk and projector, momentum")
+            self.wrap_module(momentum, "trunk and projector, momentum")
         for module in (client_pool, server):
             self.wrap(module, "update_ema", "momentum copies")
         self.wrap(server, "contrastive_loss", "loss")

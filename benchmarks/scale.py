@@ -35,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(_parser(), arguments)
     results = {}
     with TemporaryDirectory() as scratch:
+        data = {number: _images(number, options, Path(scratch)) for number in options.clients}
         for state in options.states:
             runs = {
-                f"{number:,}": (ours, _run(number, state, options, Path(scratch)))
+                f"{number:,}": (ours, _run(number, state, options, data[number]))
                 for number in options.clients
             }
             blocks = race(
@@ -67,11 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(num_clients: int, state: str, options: argparse.Namespace, scratch: Path) -> Run:
-    """Return a run, and write its images where that is not done yet."""
-    folder = scratch / str(num_clients)
-    num_images = num_clients * options.images_per_client
-    data = write_noise(folder, num_images=num_images, image_size=options.image_size)
+def _images(num_clients: int, options: argparse.Namespace, scratch: Path) -> list[str]:
+    """Write the images of so many clients."""
+    return write_noise(
+        scratch / str(num_clients),
+        num_images=num_clients * options.images_per_client,
+        image_size=options.image_size,
+    )
+
+
+def _run(num_clients: int, state: str, options: argparse.Namespace, data: list[str]) -> Run:
     shape = Shape(
         num_clients=num_clients,
         pool_size=options.pool,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 
-from benchmarks.configuration import compose
+from benchmarks.configuration import open_run
 from benchmarks.contest import Finished, synchronise
 from mocosfl.build import build_module
 from mocosfl.data.datamodule import FederatedData
@@ -15,7 +15,6 @@ from mocosfl.manners import setup_logging
 from mocosfl.plan import make_plan
 from mocosfl.run_folder import RunFolder
 from mocosfl.training import _write_start, make_trainer
-from mocosfl.validate import validate
 
 
 class StopBehindFirst(Callback):
@@ -43,8 +42,7 @@ def start(
         device: `cpu` or `cuda`.
     """
     setup_logging()
-    config = compose(overrides)
-    validate(config)
+    config = open_run(overrides)
     phase_ends("configuration")
     folder, data = RunFolder(path), FederatedData(config)
     phase_ends("data and partition")

@@ -194,8 +194,8 @@ def _race_tables(results: Sequence[dict[str, Any]]) -> list[Table]:
                 ]
             )
     notes = [
-        "A step: the median of the rounds' blocks, with the quartiles of the blocks. Ratios: of "
-        "the medians, with the quartiles of the rounds' own ratios in brackets. Memory: the peak "
+        "A step: the median of the rounds' blocks, with the quartiles of the blocks. Ratios: the "
+        "median of the rounds' own ratios, with their quartiles in brackets. Memory: the peak "
         "of a process in a block, PyTorch included, without pages of files; on a GPU the "
         "allocator's.",
     ]
