@@ -1,6 +1,6 @@
 """Seconds for all probes on features that are computed once, against re-running the network.
 
-    python -m benchmarks.probe                   (two cores: about five minutes)
+    python -m benchmarks.probe                   (two cores: about three minutes)
 
 Measured: the forward pass of the frozen network over some images, and all probes on a table of
 features of the full size. Scaled: the forward pass, to as many images as each way would run.

@@ -1,6 +1,6 @@
 """Step time and memory against the number of clients, at a pool of one size.
 
-    python -m benchmarks.scale                   (two cores: about half an hour)
+    python -m benchmarks.scale                   (two cores: about 20 minutes)
 
 Every federation has as many images a client, so that rounds are equally long; those are short, and
 the pool changes often. Contestants take turns as in `step`.

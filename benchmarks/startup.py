@@ -1,6 +1,6 @@
 """Seconds and memory until the first step is done, against the number of clients.
 
-    python -m benchmarks.startup                 (two cores: about five minutes)
+    python -m benchmarks.startup                 (two cores: about three minutes)
 
 Each start is a fresh process, which ends behind its first step; the numbers of clients take turns.
 The pictures that a run begins with are drawn too.

@@ -1,6 +1,6 @@
 """Seconds a step and its parts, against a loop over clients and against central training.
 
-    python -m benchmarks.step                    (synthetic images, two cores: about an hour)
+    python -m benchmarks.step                    (synthetic images, two cores: about 4 hours)
     python -m benchmarks.step --width 8 --repeats 2 --cuts 1 --pools 100
 
 Every case is a race of its own: the contestants' processes take turns, block by block.

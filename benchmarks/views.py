@@ -1,6 +1,6 @@
 """Images a second: views in blocks, against torchvision image by image, on tensors and on Pillow.
 
-    python -m benchmarks.views                   (two cores: about five minutes)
+    python -m benchmarks.views                   (two cores: about three minutes)
 
 Each contestant makes two views of each image. With more threads than one, ours computes on them,
 and the others do as a data loader does: as many worker processes.
