@@ -24,6 +24,7 @@ from mocosfl.evaluation.report import table
 from mocosfl.evaluation.run_probes import probe_run
 from mocosfl.further_rank import further_ranks
 from mocosfl.loggers import open_loggers
+from mocosfl.memory_check import check_memory
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
@@ -117,6 +118,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     _check_max_steps(config, plan)
     _check_probe(config, data)
     _check_disk(config, folder, plan)
+    check_memory(config, plan)
     log.info("the plan\n%s", describe(config, plan))
     if checkpoint is None:
         _write_start(config, folder, data, plan)

@@ -73,7 +73,30 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
     train = _features(encoder, dataset.train, config)
     test = _features(encoder, dataset.test, config)
     feature_seconds, start = time.monotonic() - start, time.monotonic()
-    classes = encoder.config.dataset.num_classes
+    knn, probes = probe_features(
+        train, test, config, num_classes=encoder.config.dataset.num_classes
+    )
+    after = fingerprint(encoder.network)
+    if after != before:
+        raise AssertionError("the frozen encoder changed while it was probed")
+    return ProbeReport(knn, probes, feature_seconds, time.monotonic() - start, after)
+
+
+def probe_features(
+    train: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig, *, num_classes: int
+) -> tuple[float, list[ProbeResult]]:
+    """Run every probe on features.
+
+    Args:
+        train: of all training images.
+        test: on the same device.
+        config: of the probes; at most as many neighbours as training images.
+        num_classes: of the data set.
+
+    Returns:
+        The kNN top-1, a fraction, and what each trained probe found: the linear one, then one a
+        label fraction.
+    """
     knn = knn_top1(
         test.features,
         test.labels,
@@ -81,7 +104,7 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
         train.labels,
         num_neighbors=config.knn_num_neighbors,
         temperature=config.knn_temperature,
-        num_classes=classes,
+        num_classes=num_classes,
     )
     settings = ProbeSettings(
         learning_rate=config.learning_rate,
@@ -91,15 +114,11 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
         decay_fractions=DECAY_FRACTIONS,
         decay_factor=DECAY_FACTOR,
     )
-    shared: dict[str, Any] = {"num_classes": classes, "settings": settings, "seed": config.seed}
+    shared: dict[str, Any] = {"num_classes": num_classes, "settings": settings, "seed": config.seed}
     jobs: list[Callable[[], ProbeResult]] = [partial(linear_probe, train, test, **shared)]
     for fraction in config.label_fractions:
         jobs.append(partial(semi_supervised, train, test, label_fraction=fraction, **shared))
-    probes = _side_by_side(jobs)
-    after = fingerprint(encoder.network)
-    if after != before:
-        raise AssertionError("the frozen encoder changed while it was probed")
-    return ProbeReport(knn, probes, feature_seconds, time.monotonic() - start, after)
+    return knn, _side_by_side(jobs)
 
 
 def _side_by_side(jobs: list[Callable[[], ProbeResult]]) -> list[ProbeResult]:
