@@ -18,7 +18,7 @@ from torch.optim import SGD
 
 from benchmarks.configuration import Run, open_run
 from benchmarks.contest import Pace
-from mocosfl.build import build_federation, pool_size
+from mocosfl.build import build_federation, compile_networks, pool_size
 from mocosfl.config import Config
 from mocosfl.data.augmentation import draw_uniforms
 from mocosfl.data.datamodule import FederatedData
@@ -68,12 +68,14 @@ class CentralMoco:
         first = torch.zeros_like(self.queue.pointers[:1])
         negatives, dtype = self.queue.negatives(first), self.queue.keys.dtype
         losses, keys = [], []
-        for query, key in ((view1, view2), (view2, view1)):
-            z = F.normalize(self.network(query).to(dtype), dim=1)
-            with torch.no_grad():
-                keys.append(F.normalize(self.momentum(key).to(dtype), dim=1))
+        # Both passes as one batch, as ours.
+        z = F.normalize(self.network(torch.cat([view1, view2])).to(dtype), dim=1)
+        with torch.no_grad():
+            y = F.normalize(self.momentum(torch.cat([view2, view1])).to(dtype), dim=1)
+        for queries, key in zip(z.chunk(2), y.chunk(2), strict=True):
+            keys.append(key)
             contrast = contrastive_loss(
-                z, keys[-1], negatives=negatives, temperature=self.temperature
+                queries, key, negatives=negatives, temperature=self.temperature
             )
             losses.append(contrast.loss)
         self.queue.enqueue(first, torch.cat(keys[::-1])[None])
@@ -106,6 +108,9 @@ def central(run: Run, pace: Pace) -> None:
         sgd_momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
+    if config.trainer.compile:
+        moco.network.compile(mode=config.trainer.compile_mode)
+        moco.momentum.compile(mode=config.trainer.compile_mode)
     views = _views(config, run.device)
     pace.begin()
     for view1, view2 in views:
@@ -117,6 +122,8 @@ def shared(run: Run, pace: Pace) -> None:
     """Train a federation of one client that brings all rows."""
     config = open_run(run.overrides)
     federation = build_federation(_one_client(config)).to(run.device)
+    if config.trainer.compile:
+        compile_networks(federation, config.trainer.compile_mode)
     settings = config.optimizer
     optimizer = make_optimizer(
         federation,

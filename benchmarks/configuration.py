@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 from benchmarks.machine import ROOT
 from mocosfl.config import Config
 from mocosfl.manners import quote_choices
+from mocosfl.trainer import keep_memory
 from mocosfl.validate import validate
 
 NUM_CLASSES = 10
@@ -45,6 +46,7 @@ def open_run(overrides: tuple[str, ...]) -> Config:
     """Compose a run's configuration, check it, and set up this process as `train` does."""
     config = compose(overrides)
     validate(config)
+    keep_memory(config)
     torch.set_num_threads(config.trainer.num_threads or torch.get_num_threads())
     return config
 

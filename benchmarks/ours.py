@@ -17,7 +17,7 @@ from mocosfl.loggers import open_loggers
 from mocosfl.manners import setup_logging
 from mocosfl.plan import make_plan
 from mocosfl.run_folder import RunFolder
-from mocosfl.training import make_trainer
+from mocosfl.trainer import make_trainer
 
 
 def ours(run: Run, pace: Pace) -> None:

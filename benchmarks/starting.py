@@ -14,7 +14,8 @@ from mocosfl.loggers import open_loggers
 from mocosfl.manners import setup_logging
 from mocosfl.plan import make_plan
 from mocosfl.run_folder import RunFolder
-from mocosfl.training import _write_start, make_trainer
+from mocosfl.trainer import make_trainer
+from mocosfl.training import write_start
 
 
 class StopBehindFirst(Callback):
@@ -48,7 +49,7 @@ def start(
     phase_ends("data and partition")
     plan = make_plan(config, data.partition.counts)
     phase_ends("plan")
-    _write_start(config, folder, data, plan)
+    write_start(config, folder, data, plan)
     phase_ends("files")
     module = build_module(config, plan.steps_per_round, counts=data.partition.counts)
     phase_ends("build")

@@ -280,13 +280,18 @@ def build_module(
         lr_scale=config.taressfl.collapse_lr_factor**num_collapses,
     )
     if config.trainer.compile:
-        _compile(module.federation, config.trainer.compile_mode)
+        compile_networks(module.federation, config.trainer.compile_mode)
     # Before a checkpoint is read into it: Lightning does so before it turns the module to fp64.
     return module.double() if config.trainer.precision == "fp64" else module
 
 
-def _compile(federation: Federation, mode: str) -> None:
-    """Let torch.compile translate the heads and the server's networks when they are first run."""
+def compile_networks(federation: Federation, mode: str) -> None:
+    """Let torch.compile translate the heads and the server's networks when they are first run.
+
+    Args:
+        federation: clients and server.
+        mode: of torch.compile.
+    """
     sides = (federation.clients, federation.server)
     names = ("online", "momentum", "trunk", "momentum_trunk", "projector", "momentum_projector")
     for module in (getattr(side, name, None) for side in sides for name in names):

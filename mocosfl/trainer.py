@@ -20,16 +20,20 @@ from mocosfl.run_folder import RunFolder
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
 
 
+def keep_memory(config: Config) -> None:
+    """Let the process keep what it frees, where it computes on the CPU and the run wants so."""
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    if config.trainer.keep_freed_memory and on_cpu:
+        keep_freed_memory()
+
+
 @contextmanager
 def cpu_settings(config: Config) -> Iterator[None]:
     """Compute on `trainer.num_threads` CPU threads, by default this process's part of all.
 
-    From here on the process keeps the memory it frees, where `trainer.keep_freed_memory` says so
-    and it computes on the CPU.
+    The setting of `keep_memory` outlives the context.
     """
-    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
-    if config.trainer.keep_freed_memory and on_cpu:
-        keep_freed_memory()
+    keep_memory(config)
     num_threads = torch.get_num_threads()
     part = max(1, num_threads // config.trainer.devices)
     torch.set_num_threads(config.trainer.num_threads or part)

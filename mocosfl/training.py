@@ -121,7 +121,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     check_memory(config, plan)
     log.info("the plan\n%s", describe(config, plan))
     if checkpoint is None:
-        _write_start(config, folder, data, plan)
+        write_start(config, folder, data, plan)
     else:
         _check_partition(folder, data)
         _note_devices(config, folder)
@@ -249,7 +249,7 @@ def _draw_curves(config: Config, folder: RunFolder) -> None:
         pictures.draw_divergence(apart, folder.pictures / "divergence.png")
 
 
-def _write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:
+def write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:
     """Write what is known before the first step."""
     folder.save_config(config)
     write_atomically(folder.plan, describe(config, plan) + "\n")

@@ -14,7 +14,7 @@ from mocosfl.training import train
 from mocosfl.validate import validate
 
 
-# torch.compile looks at gradients it may not look at, and hides the warnings, unless they are errors.
+# torch.compile looks at gradients it may not look at; it hides the warnings unless they are errors.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.slow
 @pytest.mark.skipif(
