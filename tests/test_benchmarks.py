@@ -20,13 +20,14 @@ from small_federation import (
 )
 from torch import nn
 
-from benchmarks import parts, probe, scale, startup, step, views
+from benchmarks import arithmetic, parts, probe, scale, startup, step, views
 from benchmarks.central import CentralMoco
 from benchmarks.contest import Pace, race
 from benchmarks.first_step import PHASES
 from benchmarks.loop import LoopFederation
 from benchmarks.parts import PARTS, Parts
 from benchmarks.results import Spread, ratios, spread
+from mocosfl.overhead.compute import count_macs
 
 NUM_CLIENTS, BATCH = 4, 2
 QUEUE_LENGTH = 22  # not a multiple of a step's 16 keys, so that a step wraps
@@ -153,6 +154,19 @@ def test_probe_counts_the_images_of_both_ways(
     assert len(content["seconds"]["network"]) == len(content["ours_seconds"]) == 2
     assert content["ours_is_faster"]["median"] > 0
     assert "ours is faster by" in capsys.readouterr().out
+
+
+def test_arithmetic_counts_the_convolutions_of_a_step(tmp_path: Path) -> None:
+    sizes = ["--width", "4", "--image-size", "8", "--rows", "3", "--product-size", "16"]
+    arithmetic.main([*sizes, "--repeats", "1", "--out", str(tmp_path)])
+
+    split = make_split(width=4, image_size=8)
+    forward = 2 * count_macs(lambda: split.trunk.double()(torch.zeros(6, 4, 8, 8).double()))
+    for found in read(tmp_path, "arithmetic")["precisions"].values():
+        assert found["step_flops"] == 4 * forward
+        parts_of_step = 2 * found["forward_seconds"] + found["backward_seconds"]
+        assert found["step_seconds"] == pytest.approx(parts_of_step)
+        assert found["product_flops_per_second"] > 0
 
 
 def tell_order(settings: tuple[Path, str], pace: Pace) -> None:
