@@ -183,6 +183,8 @@ class ClientPool(nn.Module):
         if places is None:
             places = torch.arange(self.pool_size, device=self.pool.device)
         divergence = self.ranks.of_pool(divergences(heads, means), self.pool_size)[places]
+        if len(places) == 1:  # it is the mean; what was measured is rounding
+            divergence = torch.zeros_like(divergence)
         shares = self.averager.own_shares(self.pool[places], divergence)
         if shares is not None:  # who is not there keeps nothing, as clients outside the pool
             shares = shares.new_zeros(self.pool_size).index_copy(0, places, shares)[self._own]

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from small_federation import TAU, make_split, make_views, one_group
+from small_federation import TAU, make_federation, make_split, make_views, one_group
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from mocosfl.averaging import mean_of_rows
+from mocosfl.averaging import Averager, mean_of_rows
 from mocosfl.client_pool import ClientPool, Smashed
 from mocosfl.client_rows import ClientRows
 from mocosfl.folding import stacked_state
@@ -363,3 +363,17 @@ def test_mean_of_rows_is_the_mean_and_exact_where_all_are_equal(num_rows: int) -
 
     equal = stacked[:1].expand(num_rows, -1).clone()
     assert_same(mean_of_rows(equal), stacked[0])
+
+
+def test_client_that_is_alone_at_its_first_sync_learns_no_scale_from_rounding() -> None:
+    averager = Averager("divergence_aware", num_clients=3, strength=0.5, image_counts=None)
+    federation = make_federation(make_split(), num_clients=3, pool_size=3, averager=averager)
+    pool = federation.clients
+    with torch.no_grad():
+        for parameter in pool.online.parameters():
+            parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype))
+
+    spread = pool.synchronise(False, torch.tensor([1]))
+
+    assert spread is not None and spread.most == 0
+    assert averager.scales.tolist() == [0, 0, 0]
