@@ -1,7 +1,8 @@
 """The contestant `loop`: a loop over clients, in the manner of the published code.
 
 Each client is a module with an optimizer of its own and makes its own views from Pillow images; the
-server runs its two passes one after the other. Always fp32, nothing fused. The step is that of
+server runs its two passes one after the other. Always fp32, with PyTorch's own choice of optimizers
+and the C library's own handling of memory. The step is that of
 the test suite's oracle; only what is absurd at full size is done at once here: the contrast of all
 rows with the queue, and the writing of a step's keys. A test holds both equal.
 """
@@ -60,12 +61,9 @@ class LoopFederation(ReferenceFederation):
     """The oracle with one shared queue, made fit for full size."""
 
     def prepare(self) -> None:
-        """Take over a queue and optimizers that are just made."""
+        """Take over a queue that is just made."""
         assert len(self.queues) == 1  # private queues would need the oracle's loop over rows
         self.queues = [BlockQueue(queue.columns) for queue in self.queues]
-        for optimizer in [self.server_optimizer, *self.client_optimizers]:
-            for group in optimizer.param_groups:
-                group["foreach"] = False  # else torch chooses it on a GPU
 
     def contrast(self, a: Tensor, b: Tensor, owners: list[int]) -> tuple[Tensor, float, Tensor]:
         """Return what the oracle returns, from one product of all rows with the queue."""

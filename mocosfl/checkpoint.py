@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from mocosfl.averaging import mean_of_rows
 from mocosfl.build import build_split
 from mocosfl.config import Config
-from mocosfl.run_folder import FREE_KEYS, FREE_ON_RESUME, RunFolder, without_data_dir
+from mocosfl.run_folder import (
+    FREE_KEYS,
+    FREE_ON_RESUME,
+    RunFolder,
+    with_added_keys,
+    without_data_dir,
+)
 
 HEADS = "federation.clients.online."
 TRUNK = "federation.server.trunk."
@@ -72,7 +78,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def config_of(checkpoint: dict[str, Any]) -> Config:
     """Return the configuration that a checkpoint was trained with."""
-    return cast(Config, OmegaConf.merge(OmegaConf.structured(Config), checkpoint["config"]))
+    return with_added_keys(OmegaConf.merge(OmegaConf.structured(Config), checkpoint["config"]))
 
 
 def part_of(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:

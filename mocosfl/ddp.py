@@ -6,13 +6,17 @@ whole pool, in the order of the pool, and each process takes its own out of it.
 """
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -50,6 +54,7 @@ class OwnProcesses(ClusterEnvironment):
         """
         super().__init__()
         self.ranks, self.port = ranks, port
+        self._before = {name: os.environ.get(name) for name in VARIABLES}
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -95,8 +100,26 @@ class OwnProcesses(ClusterEnvironment):
 
     def teardown(self) -> None:
         """Leave the environment as it was; another run may follow in this process."""
-        for name in VARIABLES:
-            os.environ.pop(name, None)
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class PlainTermination(Callback):
+    """Lets SIGTERM end a process of several at once, as it would any other program.
+
+    Lightning's handler sends the others a message that they do not wait for, so that all of them
+    hang; and so that it is found, each step asks all processes for it. The further processes end
+    with the first one, and a resumed run goes on from its last checkpoint either way.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the handler back, which is set by now."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 class PoolStrategy(DDPStrategy):

@@ -50,8 +50,11 @@ def pool_bytes(config: Config, plan: Plan) -> int:
 
 
 def _problems(config: Config, plan: Plan, host: int, gpu: int) -> Iterator[str]:
-    pool = pool_bytes(config, plan)
-    bank = plan.bank_bytes
+    number = config.trainer.devices
+    # Of a GPU: it has its process's clients; of the machine: each process has the whole bank.
+    pool, bank = pool_bytes(config, plan), number * plan.bank_bytes
+    if gpu:
+        pool = -(-pool // number)
     if pool > (gpu or host):
         yield (
             f"clients.participation={config.clients.participation}: a pool of {plan.pool_size:,} "

@@ -19,6 +19,8 @@ FREE_KEYS = ("run_dir", "sweep_name", "output_dir", "data_dir", "resume", "notes
 
 # What a run may go on with in another way: its result is the same but for rounding.
 FREE_ON_RESUME = ("trainer.devices",)
+# Keys of `trainer` that came later: runs from before go on with what they did then.
+ADDED_KEYS = {"compile": False, "compile_mode": "default", "keep_freed_memory": False}
 
 
 class FolderBusy(ValueError):
@@ -142,12 +144,20 @@ class RunFolder:
             )
         schema = OmegaConf.structured(Config)
         try:
-            return cast(Config, OmegaConf.merge(schema, OmegaConf.load(self.config)))
+            return with_added_keys(OmegaConf.merge(schema, OmegaConf.load(self.config)))
         except (OmegaConfBaseException, YAMLError) as error:
             raise ValueError(
                 f"{self.config}: not a configuration of this version of mocosfl ({error}); put it "
                 "back as it was"
             ) from error
+
+
+def with_added_keys(config: Any) -> Config:
+    """Give a recorded configuration the keys that its version did not have, as it behaved."""
+    for key, value in ADDED_KEYS.items():
+        if OmegaConf.is_missing(config.trainer, key):
+            config.trainer[key] = value
+    return cast(Config, config)
 
 
 def write_atomically(path: Path, text: str) -> None:

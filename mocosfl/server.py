@@ -175,18 +175,22 @@ class Server(nn.Module):
     def _embed_both(
         self, query: Tensor, key: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Return z and y of each pass, (B, D) each; of both passes in one batch."""
-        if not self.two_sided:
-            return (self._embed(query),), (self._embed_key(key),)
-        online, momentum = torch.cat([query, key]), torch.cat([key, query])
-        return self._embed(online).chunk(2), self._embed_key(momentum).chunk(2)
+        """Return z and y of each pass, (B, D) each.
 
-    def _embed(self, smashed: Tensor) -> Tensor:
-        return F.normalize(self.projector(self.trunk(smashed)).to(self._dtype), dim=1)
+        The trunk runs both passes as one batch. The projector runs them one after the other: its
+        BatchNorm (large_v2) is over the rows of a pass.
+        """
+        online, momentum = [query], [key]
+        if self.two_sided:
+            online, momentum = [query, key], [key, query]
+        features = self.trunk(torch.cat(online)).chunk(len(online))
+        z = tuple(self._normalise(self.projector(part)) for part in features)
+        with torch.no_grad():
+            features = self.momentum_trunk(torch.cat(momentum)).chunk(len(momentum))
+            y = tuple(self._normalise(self.momentum_projector(part)) for part in features)
+        return z, y
 
-    @torch.no_grad()
-    def _embed_key(self, smashed: Tensor) -> Tensor:
-        embedding = self.momentum_projector(self.momentum_trunk(smashed))
+    def _normalise(self, embedding: Tensor) -> Tensor:
         return F.normalize(embedding.to(self._dtype), dim=1)
 
     @property

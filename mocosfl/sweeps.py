@@ -27,6 +27,7 @@ from mocosfl.config import Config, cut_name
 from mocosfl.manners import is_mistake, words
 from mocosfl.run_folder import (
     FREE_KEYS,
+    FREE_ON_RESUME,
     FolderBusy,
     RunFolder,
     without_data_dir,
@@ -201,7 +202,10 @@ def _check_same_settings(config: Config, folder: RunFolder) -> None:
     """Keep a job out of another's folder, as with a `hydra.sweep.subdir` of the user's."""
     if not folder.config.is_file():
         return
-    if digest(cast(DictConfig, folder.load_config())) != digest(cast(DictConfig, config)):
+    recorded = cast(DictConfig, folder.load_config())
+    for key in FREE_ON_RESUME:  # the job may have gone on with others
+        OmegaConf.update(recorded, key, OmegaConf.select(cast(DictConfig, config), key))
+    if digest(recorded) != digest(cast(DictConfig, config)):
         raise ValueError(
             f"hydra.sweep.subdir: {folder.path} holds a run with other settings; leave "
             "hydra.sweep.subdir as it is, or choose another sweep_name"

@@ -12,7 +12,7 @@ from mocosfl.alarm import Alarm
 from mocosfl.allocator import keep_freed_memory
 from mocosfl.callbacks import AtomicCheckpoints, Bar, Curves, KnnMonitor, LastCheckpoint
 from mocosfl.config import Config, TaressflMode
-from mocosfl.ddp import OwnProcesses, PoolStrategy
+from mocosfl.ddp import OwnProcesses, PlainTermination, PoolStrategy
 from mocosfl.plan import Plan
 from mocosfl.privacy.reconstructions import Reconstructions
 from mocosfl.run_folder import RunFolder
@@ -70,7 +70,10 @@ def make_trainer(
         limit_train_batches=max_steps,  # the length of the progress bar
         log_every_n_steps=settings.log_every_steps,
         logger=run_loggers,
-        callbacks=_callbacks(config, folder, first=first),
+        callbacks=[
+            *_callbacks(config, folder, first=first),
+            *([] if processes is None else [PlainTermination()]),
+        ],
         strategy="auto" if processes is None else PoolStrategy(),
         plugins=[AtomicCheckpoints(), *([] if processes is None else [processes])],
         enable_checkpointing=False,  # LastCheckpoint and KnnMonitor write them

@@ -154,7 +154,9 @@ def _failure(worker: _Worker, *, timeout: float | None) -> WorkerFailed | None:
         code = worker.process.exitcode
         if code == 0:
             return None
-        message = f"it ended with exit code {code}, perhaps killed for want of memory"
+        message = f"it ended with exit code {code}"
+        if code == -signal.SIGKILL:
+            message = "it was killed, perhaps for want of memory"
     if message == READY:
         return None
     return WorkerFailed(f"process {worker.rank} of the run (trainer.devices) failed:\n{message}")

@@ -9,6 +9,7 @@ import torch
 from checkpoints import read
 from conftest import Compose
 
+from mocosfl.build import build_module
 from mocosfl.run_folder import RunFolder
 from mocosfl.training import train
 from mocosfl.validate import validate
@@ -21,6 +22,11 @@ from mocosfl.validate import validate
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"
 )
 def test_a_compiled_run_ends_as_one_that_is_not(compose_quick: Compose, tmp_path: Path) -> None:
+    module = build_module(compose_quick(["trainer.compile=true"]), steps_per_round=7)
+    server = module.federation.server
+    assert server.trunk._compiled_call_impl is not None
+    assert module.federation.clients.online._compiled_call_impl is not None
+    torch._dynamo.utils.counters.clear()
     folders = []
     for compiled in ("false", "true"):
         folder = RunFolder(tmp_path / compiled)
@@ -29,6 +35,7 @@ def test_a_compiled_run_ends_as_one_that_is_not(compose_quick: Compose, tmp_path
         )
         train(config, folder, resume=False)
         folders.append(folder)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     eager, translated = (read(folder.last)["state_dict"] for folder in folders)
     assert list(eager) == list(translated)
     for name, value in eager.items():

@@ -3,6 +3,7 @@
 The processes are real ones on this machine, with gloo. The fast suite has the first equality alone.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -19,6 +20,7 @@ import torch
 from checkpoints import assert_same_results, break_off, curves, read
 from conftest import Compose
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from mocosfl import further_rank
 from mocosfl.alarm import TrainingStopped
@@ -319,3 +321,59 @@ def test_run_from_an_expert_goes_back_from_a_collapse_with_all_processes(
     with pytest.raises(TrainingStopped, match="has collapsed"):
         train_with(2, *start, *looks_collapsed, name="collapsed")
     assert len(read_collapses(RunFolder(tmp_path / "collapsed"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [True, False])
+def test_sigterm_ends_all_processes_in_training(
+    compose_quick: Compose, tmp_path: Path, to_all: bool
+):
+    """A scheduler sends SIGTERM to the first process, or to all."""
+    config = compose_quick(["trainer.devices=2", "clients.num_rounds=100000"])
+    config.run_dir = str(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    OmegaConf.save(OmegaConf.structured(config), tmp_path / "config.yaml")
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from omegaconf import OmegaConf\n"
+        "from mocosfl.config import Config\n"
+        "from mocosfl.run_folder import RunFolder\n"
+        "from mocosfl.training import train\n"
+        "if __name__ == '__main__':\n"
+        "    schema = OmegaConf.structured(Config)\n"
+        "    config = OmegaConf.merge(schema, OmegaConf.load(sys.argv[1]))\n"
+        "    train(config, RunFolder(Path(config.run_dir)), resume=False)\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "config.yaml")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + 120
+        while not folder.last.is_file():
+            assert first.poll() is None and time.monotonic() < until, "no step was taken"
+            time.sleep(0.1)
+        (further,) = children(first.pid)
+        os.kill(first.pid, signal.SIGTERM)
+        if to_all:
+            os.kill(further, signal.SIGTERM)
+        first.wait(timeout=20)
+        until = time.monotonic() + 20
+        while running(further):
+            assert time.monotonic() < until, "the further process goes on"
+            time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that train beside a first one; not multiprocessing's own helper."""
+    found = []
+    for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
+            found.append(int(number))
+    return found

@@ -54,6 +54,22 @@ def test_pool_that_does_not_fit_names_the_participation(compose_quick: Compose) 
         check_memory(config, plan, host_bytes=2 * needed, gpu_bytes=needed - 1)
 
 
+def test_each_process_has_its_clients_on_its_gpu_and_the_whole_bank_in_memory(
+    compose_quick: Compose,
+) -> None:
+    config, plan = many_clients(compose_quick, ["trainer.devices=2"])
+    pool, bank = pool_bytes(config, plan), plan.bank_bytes
+
+    check_memory(config, plan, host_bytes=2 * bank, gpu_bytes=pool // 2)
+    with pytest.raises(ValueError, match="client_state=bank"):
+        check_memory(config, plan, host_bytes=2 * bank - 1, gpu_bytes=pool // 2)
+    with pytest.raises(ValueError, match="the GPU has"):
+        check_memory(config, plan, host_bytes=2 * bank, gpu_bytes=pool // 2 - 1)
+    check_memory(config, plan, host_bytes=2 * bank + pool, gpu_bytes=0)
+    with pytest.raises(ValueError, match="client_state=bank"):
+        check_memory(config, plan, host_bytes=2 * bank + pool - 1, gpu_bytes=0)
+
+
 def test_bank_lies_beside_a_gpu_and_not_on_it(compose_quick: Compose) -> None:
     config, plan = many_clients(compose_quick, [])
     pool = pool_bytes(config, plan)

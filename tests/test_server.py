@@ -17,7 +17,9 @@ from small_federation import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mocosfl.ema import update_ema
 from mocosfl.loss import contrastive_loss
+from mocosfl.models.projector import Projector
 from mocosfl.server import Server, SmashedStep
 
 ROWS = 4
@@ -195,3 +197,27 @@ def test_embedding_std_tells_collapse_from_spread(collapsed: bool, expected: flo
     output = server(as_step(torch.zeros(2 * DIM, 1), torch.zeros(2 * DIM, 1), torch.tensor([0])))
 
     assert output.embedding_std.item() == pytest.approx(expected)
+
+
+def test_batch_norm_of_the_projector_is_over_the_rows_of_one_pass() -> None:
+    server = make_server(two_sided=True)
+    features = server.projector.linears[0].in_features
+    projector = Projector(features, hidden_dim=12, embedding_dim=DIM, batch_norm=True).double()
+    server.projector, server.momentum_projector = projector, deepcopy(projector)
+    query, key = smashed(1), smashed(2)
+    apart = deepcopy(server)
+    update_ema(apart.momentum_trunk, apart.trunk, TAU)
+    negatives = apart.queue.keys.clone()
+    expected = 0.0
+    for a, b in ((query, key), (key, query)):
+        z = F.normalize(apart.projector(apart.trunk(a)), dim=1)
+        loss = contrastive_loss(
+            z, momentum_keys(apart, b), negatives=negatives, temperature=TEMPERATURE
+        )
+        expected += float(loss.loss.detach())
+
+    output = server(as_step(query, key))
+
+    assert float(output.loss.detach()) == pytest.approx(expected, rel=1e-10)
+    for name, value in apart.projector.norm.state_dict().items():
+        torch.testing.assert_close(server.projector.norm.state_dict()[name], value)

@@ -210,6 +210,15 @@ def test_unexpected_failure_is_kept_with_its_traceback_until_the_next_start(
     assert not folder.failed.exists()
 
 
+def test_job_that_went_on_with_other_processes_is_still_its_sweeps(
+    compose_quick: Compose, finished_run: RunFolder
+):
+    recorded = finished_run.load_config()
+    recorded.trainer.devices = 2
+    finished_run.save_config(recorded)
+    assert run_job(compose_quick([])) == Result(Outcome.skipped)
+
+
 def test_job_stays_out_of_a_folder_with_other_settings(
     compose_quick: Compose, finished_run: RunFolder, capsys: pytest.CaptureFixture[str]
 ):
