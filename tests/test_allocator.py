@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from conftest import Compose
 
 from mocosfl.allocator import keep_freed_memory
+from mocosfl.trainer import keep_memory
 
 FAULTS = """
 import resource
@@ -51,3 +53,13 @@ def test_memory_that_is_kept_costs_no_new_pages() -> None:
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mocosfl.allocator.ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_run_keeps_memory_only_where_it_is_told_to(
+    compose_quick: Compose, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    calls = []
+    monkeypatch.setattr("mocosfl.trainer.keep_freed_memory", lambda: calls.append(1))
+    keep_memory(compose_quick([f"trainer.keep_freed_memory={wanted}"]))
+    assert len(calls) == wanted
