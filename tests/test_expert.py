@@ -140,6 +140,7 @@ def test_pictures_show_what_the_attacker_sees(compose_expert: Compose, tmp_path:
     assert "partition.png" not in names  # an expert has no clients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["expert", "online"])
 def test_penalty_moves_the_heads_in_proportion_to_alpha_and_the_server_not_at_all(
     mode: str, compose_quick: Compose, tmp_path: Path

@@ -110,6 +110,7 @@ def test_steps_of_a_client_run(compose: Compose, overrides: list[str]):
     client_memory.run_steps(compose(["dataset=digits", "backbone.width=4", *overrides]), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not client_memory.available(), reason="needs Linux's /proc")
 def test_peak_is_that_since_the_last_reset():
     code = (

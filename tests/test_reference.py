@@ -81,6 +81,7 @@ def replay(trace: Trace) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", chosen_traces(), ids=lambda path: path.stem)
 def test_oracle_reproduces_the_published_trace(path: Path) -> None:
     trace = load_trace(path)

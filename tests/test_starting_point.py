@@ -89,6 +89,7 @@ def test_untrained_encoder_of_such_a_run_is_the_expert(compose_frozen: Compose, 
     assert torch.equal(start.network(images), theirs.network(images))
 
 
+@pytest.mark.slow
 def test_run_resumes_without_the_experts_folder(
     compose_frozen: Compose, expert: RunFolder, tmp_path: Path
 ):
