@@ -333,6 +333,7 @@ def test_resumed_run_finds_data_that_have_moved(
     assert not Path("gone").exists()
 
 
+@pytest.mark.slow
 def test_sweep_goes_on_behind_a_job_that_fails_and_names_it(command: Command, quick: list[str]):
     short = ["trainer.max_steps=1", "callbacks.knn_every_rounds=0", "output_dir=runs"]
     sweep = ["train.py", "-m", *quick, *short, "moco.queue_length=23,400"]

@@ -113,6 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("expert")
 
 
+@pytest.mark.slow
 def test_expert_learns_logs_and_resumes_bit_for_bit(
     compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

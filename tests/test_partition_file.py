@@ -74,6 +74,7 @@ def test_held_out_image_is_refused(saved: Path):
         read(saved, training=9)
 
 
+@pytest.mark.slow
 def test_run_goes_on_with_its_own_copy_of_the_given_partition(
     compose_quick: Compose, quick_run: RunFolder, tmp_path: Path
 ):

@@ -40,6 +40,7 @@ def compose_frozen(compose_quick: Compose, expert: RunFolder) -> Compose:
     return lambda overrides: compose_quick([*start, *overrides])
 
 
+@pytest.mark.slow
 def test_frozen_heads_stay_the_experts_bit_for_bit(
     compose_frozen: Compose, expert: RunFolder, tmp_path: Path
 ):
