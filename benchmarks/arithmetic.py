@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.configuration import NUM_CLASSES, compose
+from benchmarks.configuration import build_alone
 from benchmarks.contest import synchronise
 from benchmarks.results import (
     Spread,
@@ -28,7 +28,6 @@ from benchmarks.results import (
     spread,
 )
 from mocosfl.allocator import keep_freed_memory
-from mocosfl.build import build_federation
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRODUCT_SIZE = 4096  # of the square matrices
@@ -84,11 +83,9 @@ def _measure(dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _convolutions(dtype: torch.dtype, options: argparse.Namespace) -> list[Convolution]:
-    names = ["dataset=arrays", "dataset.path=none", f"dataset.num_classes={NUM_CLASSES}"]
-    names += [f"dataset.image_size={options.image_size}", f"backbone.width={options.width}"]
-    names += ["clients.num_clients=1", "clients.participation=1.0"]
-    names += [f"split.cut_layer={options.cut}"]
-    federation = build_federation(compose(tuple(names)))
+    federation = build_alone(
+        width=options.width, image_size=options.image_size, cut_layer=options.cut
+    )
     trunk = federation.server.trunk.to(options.device, dtype).requires_grad_(False)
     found: list[Convolution] = []
 

@@ -9,7 +9,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from benchmarks.machine import ROOT
+from mocosfl.build import build_federation
 from mocosfl.config import Config
+from mocosfl.federation import Federation
 from mocosfl.manners import quote_choices
 from mocosfl.trainer import keep_memory
 from mocosfl.validate import validate
@@ -40,6 +42,14 @@ def compose(overrides: tuple[str, ...]) -> Config:
     """Compose a configuration as `python train.py <overrides>` does."""
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return cast(Config, hydra_compose("config", quote_choices(list(overrides))))
+
+
+def build_alone(*, width: int, image_size: int, cut_layer: int = 1) -> Federation:
+    """Build the network of a federation of one client, for what needs no data."""
+    names = ["dataset=arrays", "dataset.path=none", f"dataset.num_classes={NUM_CLASSES}"]
+    names += [f"dataset.image_size={image_size}", f"backbone.width={width}"]
+    names += ["clients.num_clients=1", "clients.participation=1.0"]
+    return build_federation(compose((*names, f"split.cut_layer={cut_layer}")))
 
 
 def open_run(overrides: tuple[str, ...]) -> Config:

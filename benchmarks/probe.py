@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.configuration import NUM_CLASSES, compose
+from benchmarks.configuration import NUM_CLASSES, build_alone
 from benchmarks.contest import synchronise
 from benchmarks.results import (
     Spread,
@@ -29,7 +29,6 @@ from benchmarks.results import (
     seconds,
     spread,
 )
-from mocosfl.build import build_federation
 from mocosfl.config import ProbeConfig
 from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.probes import LabelledFeatures
@@ -99,10 +98,8 @@ def _pieces(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
 
 
 def _encoder(options: argparse.Namespace) -> tuple[nn.Module, int]:
-    names = ["dataset=arrays", "dataset.path=none", f"dataset.num_classes={NUM_CLASSES}"]
-    names += [f"dataset.image_size={options.image_size}", f"backbone.width={options.width}"]
-    names += ["clients.num_clients=1", "clients.participation=1.0"]
-    encoder = build_federation(compose(tuple(names))).encoder().to(options.device)
+    federation = build_alone(width=options.width, image_size=options.image_size)
+    encoder = federation.encoder().to(options.device)
     with torch.no_grad():
         picture = torch.zeros(1, 3, options.image_size, options.image_size, device=options.device)
         return encoder, encoder(picture).shape[1]
