@@ -16,7 +16,7 @@ def run(config: Config) -> Result:
         return run_job(config)
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
-        from mocosfl.run_folder import FREE_ON_RESUME, RunFolder, move_data
+        from mocosfl.run_folder import FREE_ON_RESUME, RunFolder, copy_keys, move_data
         from mocosfl.taressfl_rules import check_overrides
         from mocosfl.training import train
 
@@ -36,7 +36,7 @@ def run(config: Config) -> Result:
         run_config = folder.load_config()
         if any(override.startswith("data_dir=") for override in overrides):
             move_data(run_config, config.data_dir)
-        if any(override.startswith("trainer.devices=") for override in overrides):
-            run_config.trainer.devices = config.trainer.devices
+        given = {override.partition("=")[0] for override in overrides}
+        copy_keys(config, run_config, given.intersection(FREE_ON_RESUME))
         train(run_config, folder, resume=True)
     return Result(Outcome.finished)

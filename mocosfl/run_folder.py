@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +150,12 @@ class RunFolder:
                 f"{self.config}: not a configuration of this version of mocosfl ({error}); put it "
                 "back as it was"
             ) from error
+
+
+def copy_keys(source: Any, target: Any, keys: Iterable[str]) -> None:
+    """Give a configuration the values that another has under some full keys, in place."""
+    for key in keys:
+        OmegaConf.update(target, key, OmegaConf.select(source, key))
 
 
 def with_added_keys(config: Any) -> Config:

@@ -30,6 +30,7 @@ from mocosfl.run_folder import (
     FREE_ON_RESUME,
     FolderBusy,
     RunFolder,
+    copy_keys,
     without_data_dir,
     write_atomically,
 )
@@ -203,8 +204,7 @@ def _check_same_settings(config: Config, folder: RunFolder) -> None:
     if not folder.config.is_file():
         return
     recorded = cast(DictConfig, folder.load_config())
-    for key in FREE_ON_RESUME:  # the job may have gone on with others
-        OmegaConf.update(recorded, key, OmegaConf.select(cast(DictConfig, config), key))
+    copy_keys(config, recorded, FREE_ON_RESUME)  # the job may have gone on with others
     if digest(recorded) != digest(cast(DictConfig, config)):
         raise ValueError(
             f"hydra.sweep.subdir: {folder.path} holds a run with other settings; leave "
