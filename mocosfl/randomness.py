@@ -6,9 +6,12 @@ sees the same pools, image orders and views.
 """
 
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _sequence(seed: int, stream: tuple[int | str, ...]) -> np.random.SeedSequence:
@@ -27,10 +30,12 @@ def numpy_generator(seed: int, *stream: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(_sequence(seed, stream)))
 
 
-def torch_generator(seed: int, *stream: int | str) -> torch.Generator:
+def torch_generator(seed: int, *stream: int | str) -> "torch.Generator":
     """Return the CPU torch generator of one purpose; arguments as in `numpy_generator`.
 
     Draws are made on the CPU and moved, so that a run has the same random numbers on any device.
     """
+    import torch  # here, because a device without it draws NumPy's numbers
+
     state = int(_sequence(seed, stream).generate_state(1, np.uint64)[0] >> np.uint64(1))
     return torch.Generator().manual_seed(state)

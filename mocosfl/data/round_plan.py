@@ -194,8 +194,26 @@ def client_orders(
     # client's draw would depend on the pool.
     for row, client in enumerate(pool.tolist()):
         images = partition.client(client)
-        num_passes = -(-num_images // len(images))
-        generator = numpy_generator(seed, "order", round_index, client)
-        shuffles = generator.random((num_passes, len(images))).argsort(axis=1)
-        orders[row] = images[shuffles.ravel()[:num_images]]
+        order = client_order(
+            len(images), client, seed=seed, round_index=round_index, num_images=num_images
+        )
+        orders[row] = images[order]
     return orders
+
+
+def client_order(
+    num_own: int, client: int, *, seed: int, round_index: int, num_images: int
+) -> _Ints:
+    """Return the places among its own images that one client draws in a round, (num_images,).
+
+    Args:
+        num_own: images that it holds, at least 1.
+        client: its id.
+        seed: the run's seed.
+        round_index: the round's number.
+        num_images: S * b.
+    """
+    num_passes = -(-num_images // num_own)
+    generator = numpy_generator(seed, "order", round_index, client)
+    shuffles = generator.random((num_passes, num_own)).argsort(axis=1)
+    return shuffles.ravel()[:num_images]

@@ -1,0 +1,149 @@
+"""What travels between a server and its clients, checked before it is believed.
+
+A message is protobuf (`federation.proto`); a tensor is its type, its shape and raw little-endian
+numbers. Nothing that arrives is ever executed, and the shape that is expected is known to whoever
+reads: a message that says anything else is refused before memory is taken for it.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from mocosfl.edge import federation_pb2 as pb
+
+PROTOCOL = 1  # version of federation.proto; both sides must have the same
+METHOD = "/mocosfl.edge.v1.Federation/Train"
+MAX_MESSAGE_BYTES = 64 * 2**20  # no message of either side is larger
+# What a message may need beside its tensors' numbers: names, shapes, counters.
+ENVELOPE_BYTES = 4096
+
+DTYPES = {"fp32": pb.FP32, "fp16": pb.FP16, "int8": pb.INT8, "fp64": pb.FP64}
+ITEMS: dict[int, np.dtype[Any]] = {
+    pb.FP32: np.dtype("<f4"),
+    pb.FP16: np.dtype("<f2"),
+    pb.INT8: np.dtype("i1"),
+    pb.FP64: np.dtype("<f8"),
+}
+SCALED = (pb.FP16, pb.INT8)
+INT8_MOST = 127
+
+Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+class Refusal(ValueError):
+    """A message that is not accepted; says what was expected and what came."""
+
+
+def encode(values: npt.NDArray[Any], dtype: int) -> pb.Tensor:
+    """Write a tensor of finite numbers.
+
+    Args:
+        values: any shape, float32 or float64.
+        dtype: what travels. FP16 and INT8 are rounded to the nearest, with one scale for the whole
+            tensor: without it FP16 would lose gradients below 6e-8 and overflow above 65504.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    values = np.asarray(values)
+    largest = float(np.abs(values).max(initial=0.0))
+    if not math.isfinite(largest):
+        raise ValueError("a tensor with NaN or infinite values can't be sent")
+    scale = _scale(largest, dtype)
+    numbers = values if scale == 1 else values / scale
+    if dtype == pb.INT8:
+        numbers = np.rint(numbers)
+    data = np.ascontiguousarray(numbers.astype(ITEMS[dtype])).tobytes()
+    return pb.Tensor(dtype=dtype, shape=values.shape, data=data, scale=scale)  # type: ignore[arg-type]
+
+
+def _scale(largest: float, dtype: int) -> float:
+    if dtype not in SCALED or largest == 0:
+        return 1.0
+    if dtype == pb.INT8:
+        return largest / INT8_MOST or 1.0  # a subnormal number may leave 0
+    return 2.0 ** max(-1022, math.frexp(largest)[1])  # a power of two rounds nothing
+
+
+def decode(tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str) -> Floats:
+    """Read a tensor that must have the given type and shape, and finite numbers.
+
+    Args:
+        tensor: from a message.
+        dtype: that both sides have agreed on.
+        shape: that is expected.
+        name: of the tensor, for messages.
+
+    Returns:
+        float64 for FP64, else float32; for both a read-only view of the message's memory.
+
+    Raises:
+        Refusal: it is anything else.
+    """
+    _check_form(tensor, dtype=dtype, shape=shape, name=name)
+    numbers = np.frombuffer(tensor.data, ITEMS[dtype]).reshape(tuple(shape))
+    if dtype in SCALED:
+        with np.errstate(over="ignore"):
+            numbers = (numbers * np.float64(tensor.scale)).astype(np.float32)
+    # The sum of finite numbers may overflow, so each is looked at.
+    if not bool(np.isfinite(numbers).all()):
+        raise Refusal(f"{name}: has NaN or infinite values")
+    return numbers
+
+
+def _check_form(tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str) -> None:
+    if tensor.dtype != dtype:
+        raise Refusal(f"{name}: {_dtype_name(dtype)} expected, {_dtype_name(tensor.dtype)} came")
+    if len(tensor.shape) != len(shape) or tuple(tensor.shape) != tuple(shape):
+        came = tuple(tensor.shape[:8])
+        raise Refusal(f"{name}: shape {tuple(shape)} expected, {came} came")
+    num_bytes = num_tensor_bytes(dtype, shape)
+    if len(tensor.data) != num_bytes:
+        raise Refusal(f"{name}: {num_bytes} bytes expected, {len(tensor.data)} came")
+    scale = tensor.scale
+    if dtype in SCALED and not (math.isfinite(scale) and scale > 0):
+        raise Refusal(f"{name}: a scale above 0 expected, {scale} came")
+    if dtype not in SCALED and scale != 1:
+        raise Refusal(f"{name}: scale 1 expected, {scale} came")
+
+
+def _dtype_name(dtype: int) -> str:
+    names: list[str] = [value.name for value in pb.Dtype.DESCRIPTOR.values if value.number == dtype]
+    return names[0] if names else f"type {dtype}"
+
+
+def num_tensor_bytes(dtype: int, shape: Sequence[int]) -> int:
+    """Return the bytes of a tensor's numbers."""
+    return math.prod(shape) * ITEMS[dtype].itemsize
+
+
+def parse_client_message(data: bytes, *, max_bytes: int) -> pb.ClientMessage:
+    """Read a client's message.
+
+    Args:
+        data: as it came.
+        max_bytes: of the largest message that is expected.
+
+    Raises:
+        Refusal: larger, not a message, or an empty one.
+    """
+    if len(data) > max_bytes:
+        raise Refusal(f"a message of {len(data)} bytes, at most {max_bytes} are expected")
+    message = pb.ClientMessage()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise Refusal(f"{len(data)} bytes that are no message") from error
+    if message.WhichOneof("content") is None:
+        raise Refusal("a message without content")
+    return message
+
+
+def head_digest(weights: npt.NDArray[np.float32]) -> str:
+    """Return the SHA-256 of a head, (num_parameters,) in the order of its named_parameters()."""
+    return hashlib.sha256(np.ascontiguousarray(weights, ITEMS[pb.FP32]).tobytes()).hexdigest()
