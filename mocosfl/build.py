@@ -55,6 +55,14 @@ def batch_sizes(config: Config) -> npt.NDArray[np.int64]:
     return sizes
 
 
+def remote_clients(config: Config) -> npt.NDArray[np.bool_] | None:
+    """Return which clients are other machines, (N,); None in a simulation."""
+    if config.edge is None:
+        return None
+    num_clients, num_remote = config.clients.num_clients, config.edge.num_remote
+    return np.arange(num_clients) < (num_clients if num_remote is None else num_remote)
+
+
 def part_batch_sizes(config: Config) -> npt.NDArray[np.int64]:
     """Return an expert's rows of target and of auxiliary images; without target images of these."""
     taressfl, rows = config.taressfl, config.clients.batch_size

@@ -259,7 +259,7 @@ class Curves(Callback):
         """Log where it is due."""
         step = trainer.global_step
         assert isinstance(pl_module, MocoSFL)
-        self._num_images += batch.num_images
+        self._num_images += pl_module.num_images
         # At each sync, since the next one would hide it; a sync waits for the device anyway.
         divergence = {name: float(v) for name, v in pl_module.divergence().items()}
         if step % self.every_steps:

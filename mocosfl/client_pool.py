@@ -283,6 +283,25 @@ class ClientPool(nn.Module):
         load_single(self.head, self._mean_head(stacked_state(self.online)))
         return self.head
 
+    def heads_of(self, client: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Return one client's online and momentum head, parameter by parameter, as they are here.
+
+        For one process alone.
+        """
+        ids, place = torch.tensor([client]), (self.pool.cpu() == client).nonzero().flatten()
+        heads = []
+        for folded, bank in (
+            (self.online, self._online_bank),
+            (self.momentum, self._momentum_bank),
+        ):
+            stacks = stacked_state(folded)
+            if len(place):
+                heads.append([stacked[int(place)] for stacked in stacks.values()])
+            else:
+                heads.append([bank[name].gather(ids)[0] for name in stacks])
+        online, momentum = heads
+        return online, momentum
+
     @property
     def _banks(self) -> dict[str, dict[str, ClientRows]]:
         return {

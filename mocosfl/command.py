@@ -37,6 +37,11 @@ def run(config: Config) -> Result:
         if any(override.startswith("data_dir=") for override in overrides):
             move_data(run_config, config.data_dir)
         given = {override.partition("=")[0] for override in overrides}
+        if config.edge is not None and run_config.edge is None:
+            raise ValueError(
+                f"resume={config.resume}: its clients are simulated, and their state is in its "
+                "checkpoint, not on devices; go on with it with train.py"
+            )
         copy_keys(config, run_config, given.intersection(FREE_ON_RESUME))
         train(run_config, folder, resume=True)
     return Result(Outcome.finished)

@@ -15,6 +15,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from mocosfl.edge_config import EdgeConfig
+
 # Names of the enums are what the user types, so they are lower case.
 
 
@@ -336,6 +338,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
+    edge: EdgeConfig | None = None  # remote clients; null: all are simulated
 
 
 @dataclass

@@ -68,6 +68,7 @@ class MocoSFL(pl.LightningModule):
         self.config = config
         self.saving, self.attackers, self.lr_scale = saving, attackers, lr_scale
         self._sync_due = False
+        self.num_images = 0  # of the last step
         # Of the clients that are there, None for all: in this process's stacks, and in the pool.
         self._own_places: Tensor | None = None
         self._places: Tensor | None = None
@@ -85,12 +86,21 @@ class MocoSFL(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
         """Bring the round's pool in."""
+        self.enter(batch)
+        self.take_note(batch)
+
+    def enter(self, batch: Step) -> None:
+        """Bring the pool of a step in, where it may have changed."""
         if batch.new_round:
             self.federation.clients.enter(batch.whole_pool, self._optimizer())
             if self.attackers is not None:
                 self.attackers.enter(batch.pool)
             if self.saving is not None:
                 self.saving.start_round(batch.round)
+
+    def take_note(self, batch: Step) -> None:
+        """Take note of who is there in a step, and of what follows it."""
+        self.num_images = batch.num_images
         # Heads that stood still are as equal as after the last sync.
         self._sync_due = batch.sync_due and self.traffic is Traffic.all
         self._own_places = places_there(batch.groups, batch.pool)

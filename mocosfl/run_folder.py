@@ -13,12 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mocosfl.config import Config
+from mocosfl.edge_config import FREE_EDGE_KEYS
 
 # Where a run writes and how it shows itself; everything else shapes its result.
 FREE_KEYS = ("run_dir", "sweep_name", "output_dir", "data_dir", "resume", "notes", "logger")
 
-# What a run may go on with in another way: its result is the same but for rounding.
-FREE_ON_RESUME = ("trainer.devices",)
+# What a run may go on with in another way: its result is the same but for rounding, and for which
+# remote clients come late.
+FREE_ON_RESUME = ("trainer.devices", *FREE_EDGE_KEYS)
 # Keys of `trainer` that came later: runs from before go on with what they did then.
 ADDED_KEYS = {"compile": False, "compile_mode": "default", "keep_freed_memory": False}
 
@@ -156,6 +158,12 @@ def copy_keys(source: Any, target: Any, keys: Iterable[str]) -> None:
     """Give a configuration the values that another has under some full keys, in place."""
     for key in keys:
         OmegaConf.update(target, key, OmegaConf.select(source, key))
+
+
+def changed_keys(now: Any, before: Any, keys: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """Return key -> (value now, value before) of the keys that two configurations have otherwise."""
+    pairs = {key: (OmegaConf.select(now, key), OmegaConf.select(before, key)) for key in keys}
+    return {key: (new, old) for key, (new, old) in pairs.items() if new != old}
 
 
 def with_added_keys(config: Any) -> Config:

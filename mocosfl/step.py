@@ -64,7 +64,8 @@ class Everyone(NamedTuple):
 class Step(NamedTuple):
     """One training step of the pool."""
 
-    view1: Tensor  # (B, 3, H, W) normalised, on the training device
+    # (B, 3, H, W) normalised, on the training device; of remote clients' rows there are none.
+    view1: Tensor
     view2: Tensor | None  # (B, 3, H, W); None where the method looks at one view
     labels: Tensor | None  # (B,) int64; None where the method works without
     pool: Tensor  # (P,) ids of the clients, in the order of their heads in the stack

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,13 @@ from mocosfl.module import MocoSFL
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
 from mocosfl.plan import Plan, describe, make_plan, megabytes
 from mocosfl.ranks import ALONE, Ranks
-from mocosfl.run_folder import RunFolder, write_atomically
+from mocosfl.run_folder import (
+    FREE_ON_RESUME,
+    RunFolder,
+    changed_keys,
+    copy_keys,
+    write_atomically,
+)
 from mocosfl.starting_point import load_expert, start_from_expert
 from mocosfl.trainer import cpu_settings, is_expert, make_trainer
 from mocosfl.validate import validate
@@ -124,7 +131,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         write_start(config, folder, data, plan)
     else:
         _check_partition(folder, data)
-        _note_devices(config, folder)
+        _note_free_keys(config, folder)
     folder.failed.unlink(missing_ok=True)  # of an earlier try; nothing has refused this one
     processes = _processes(config)
     module = build_module(
@@ -138,7 +145,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     if expert is not None:
         start_from_expert(module.federation, expert)
     try:
-        with open_loggers(config, folder) as run_loggers:
+        with open_loggers(config, folder) as run_loggers, _networked(config, module) as module:
             trainer = make_trainer(config, folder, plan, run_loggers, processes)
             with further_ranks(config, folder, checkpoint, processes):
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -166,14 +173,28 @@ def _processes(config: Config) -> OwnProcesses | None:
     return None if number == 1 else OwnProcesses(Ranks(0, number), free_port())
 
 
-def _note_devices(config: Config, folder: RunFolder) -> None:
-    """Let config.yaml say how many processes a run goes on with."""
+def _note_free_keys(config: Config, folder: RunFolder) -> None:
+    """Let config.yaml say how a run goes on: with how many processes, listening where."""
     recorded = folder.load_config()
-    before, now = recorded.trainer.devices, config.trainer.devices
-    if before != now:
-        log.info("the run goes on with trainer.devices=%d, so far %d", now, before)
-        recorded.trainer.devices = now
+    changed = changed_keys(config, recorded, FREE_ON_RESUME)
+    for key, (now, before) in changed.items():
+        log.info("the run goes on with %s=%s, so far %s", key, now, before)
+    if changed:
+        copy_keys(config, recorded, changed)
         folder.save_config(recorded)
+
+
+def _networked(config: Config, module: MocoSFL) -> AbstractContextManager[MocoSFL]:
+    """Put clients at the other end of streams where the run has remote ones."""
+    if config.edge is None:
+        return nullcontext(module)
+    try:  # the libraries of the extra `edge` are not everybody's
+        from mocosfl.edge.assembly import networked
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"edge: {error.name} is not installed; install it with pip install 'mocosfl[edge]'"
+        ) from error
+    return networked(config, module)
 
 
 def _check_fresh(folder: RunFolder) -> None:
@@ -261,7 +282,8 @@ def write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Pl
         labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
         counts = data.partition.class_counts(labels, num_classes)
         pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
-    _draw_views(config, folder, data)
+    if config.edge is None:  # devices have their own images and make their own views
+        _draw_views(config, folder, data)
 
 
 def _write_finish(folder: RunFolder, step: int, *, seconds: float) -> None:

@@ -27,6 +27,7 @@ from mocosfl.config import (
     Schedule,
 )
 from mocosfl.data.sources import SOURCES
+from mocosfl.edge_rules import edge_rules
 from mocosfl.method_rules import METHODS, method_rules, round_rules
 from mocosfl.models.split import BACKBONES
 from mocosfl.models.vgg import STAGE_CONVS
@@ -66,6 +67,7 @@ def validate(config: Config) -> None:
         *_queue(config),
         *_network(config),
         *process_rules(config),
+        *edge_rules(config),
         *_monitors(config),
     ]
     if problems:

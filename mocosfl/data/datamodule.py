@@ -8,7 +8,14 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 
-from mocosfl.build import batch_sizes, num_rich_clients, pool_size, round_steps, view_settings
+from mocosfl.build import (
+    batch_sizes,
+    num_rich_clients,
+    pool_size,
+    remote_clients,
+    round_steps,
+    view_settings,
+)
 from mocosfl.config import Config, KnnImages, PartitionKind
 from mocosfl.data.cache import ImageDataset
 from mocosfl.data.loader import FederationShape, StepLoader
@@ -167,4 +174,5 @@ class FederatedData(pl.LightningDataModule):
             block_images=self.config.trainer.view_block_images,
             labels=self.dataset.train.labels if method.supervised else None,
             ranks=ranks,
+            remote=remote_clients(self.config),
         )

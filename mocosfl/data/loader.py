@@ -67,6 +67,7 @@ class StepLoader:
         block_images: int,
         labels: _Ints | None = None,
         ranks: Ranks = ALONE,
+        remote: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """Put the loader together.
 
@@ -78,9 +79,11 @@ class StepLoader:
                 over 256 MB, and at least one step's.
             labels: of all training images, for methods that learn from them; None for the others.
             ranks: the process among those that share each pool: it sees its own clients' images.
+            remote: (N,) whether a client is another machine, which makes its views itself: the
+                steps then have the rows of the others alone, and the groups of all.
         """
         self.partition, self.shape, self.view_maker = partition, shape, view_maker
-        self.labels, self.ranks = labels, ranks
+        self.labels, self.ranks, self.remote = labels, ranks, remote
         self.steps_per_round = shape.steps_per_round or steps_per_round(
             partition.counts, shape.batch_sizes, local_epochs=shape.local_epochs
         )
@@ -155,11 +158,12 @@ class StepLoader:
     def _block(self, plan: RoundPlan, steps: range) -> ViewBlock:
         groups, indices = zip(*(self._rows(plan, step) for step in steps), strict=True)
         shards = [shard_step(one, self.ranks) for one in groups]
-        own_indices = [rows[part.own] for rows, part in zip(indices, shards, strict=True)]
+        own = [part.own & self._here(plan, one) for one, part in zip(groups, shards, strict=True)]
+        own_indices = [rows[mine] for rows, mine in zip(indices, own, strict=True)]
         # The numbers of all rows are drawn: a row's must not depend on whose the others are.
         uniforms = [
-            self._uniforms(plan.round, step, len(part.own))[:, torch.from_numpy(part.own)]
-            for step, part in zip(steps, shards, strict=True)
+            self._uniforms(plan.round, step, len(mine))[:, torch.from_numpy(mine)]
+            for step, mine in zip(steps, own, strict=True)
         ]
         return ViewBlock(
             plan,
@@ -180,6 +184,14 @@ class StepLoader:
                 groups.append((places[there], images.shape[2]))
                 indices.append(images[step, there].ravel())
         return groups, np.concatenate(indices)
+
+    def _here(self, plan: RoundPlan, groups: Groups) -> npt.NDArray[np.bool_]:
+        """Return whether a row of a step is a simulated client's, (B,)."""
+        rows = [np.repeat(plan.pool[places], size) for places, size in groups]
+        clients = np.concatenate(rows)
+        if self.remote is None:
+            return np.ones(len(clients), dtype=bool)
+        return ~self.remote[clients]
 
     def _steps(self, block: ViewBlock, views: list[Tensor]) -> Iterator[Step]:
         pool = self._on_device(block.plan.pool)

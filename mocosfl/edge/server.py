@@ -1,0 +1,28 @@
+"""The networked server: `python -m mocosfl.edge.server --help`.
+
+The same program as train.py, whose clients, or some of them, are other machines (`edge=`).
+"""
+
+import sys
+
+import hydra
+
+from mocosfl.command import run
+from mocosfl.config import Config
+from mocosfl.manners import quote_choices, user_errors
+from mocosfl.sweeps import Result, in_sweep
+
+
+@hydra.main(version_base="1.3", config_path="../../conf", config_name="edge_server")
+def main(config: Config) -> Result:
+    """Train, or go on with `resume=<run folder>`."""
+    if in_sweep():
+        with user_errors():
+            raise ValueError("-m: a networked server is one run; sweep simulations with train.py")
+    return run(config)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        sys.argv[1:] = quote_choices(sys.argv[1:])
+    main()
