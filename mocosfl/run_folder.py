@@ -161,7 +161,7 @@ def copy_keys(source: Any, target: Any, keys: Iterable[str]) -> None:
 
 
 def changed_keys(now: Any, before: Any, keys: Iterable[str]) -> dict[str, tuple[Any, Any]]:
-    """Return key -> (value now, value before) of the keys that two configurations have otherwise."""
+    """Return key -> (value now, value before) of the keys that two configurations differ in."""
     pairs = {key: (OmegaConf.select(now, key), OmegaConf.select(before, key)) for key in keys}
     return {key: (new, old) for key, (new, old) in pairs.items() if new != old}
 
