@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = frozenset(
+SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 _ANNOTATIONS = "val_annotations.txt"  # a line a picture: file name, tab, class, tab, box
@@ -143,11 +143,11 @@ def _list_split(folder: Path, classes: tuple[str, ...]) -> PictureList:
     labels: list[int] = []
     others: list[Path] = []
     for name, subfolder in found.items():
-        pictures = sorted(_walk(subfolder, others))
+        pictures = sorted(walk_pictures(subfolder, others))
         if not pictures:
             raise ValueError(
                 f"dataset.path: the class folder {subfolder} holds no pictures "
-                f"({', '.join(sorted(_SUFFIXES))}); fill or remove it"
+                f"({', '.join(sorted(SUFFIXES))}); fill or remove it"
             )
         files += pictures
         labels += [classes.index(name)] * len(pictures)
@@ -177,13 +177,13 @@ def _list_annotated(folder: Path, classes: tuple[str, ...]) -> PictureList:
     return PictureList(files, np.array(labels, dtype=np.int64))
 
 
-def _walk(folder: Path, others: list[Path]) -> Iterator[Path]:
-    """Yield the pictures below a folder, and append what is none to `others`."""
+def walk_pictures(folder: Path, others: list[Path]) -> Iterator[Path]:
+    """Yield the pictures below a folder, by their names, and append what is none to `others`."""
     for root, _, names in os.walk(folder, followlinks=True):
         for name in names:
             if name.startswith("."):
                 continue
-            if Path(name).suffix.lower() in _SUFFIXES:
+            if Path(name).suffix.lower() in SUFFIXES:
                 yield Path(root, name)
             else:
                 others.append(Path(root, name))
