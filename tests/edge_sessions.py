@@ -1,0 +1,62 @@
+"""Client sessions in a process of their own, for tests of the networked federation.
+
+    python tests/edge_sessions.py job.json
+
+The job: `address`; `clients`: a list of {"id", "images"}, optional "state"; `certificates`: folder
+with a folder for each client, or null; `give_up_after`. Each session's tally is printed at the end
+as one line of JSON.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mocosfl.edge.connection import Server
+from mocosfl.edge.credentials import read_credentials
+from mocosfl.edge.own_images import OwnImages
+from mocosfl.edge.session import run_session
+from mocosfl.edge.training_head import TrainingHead
+
+
+async def session(job: dict[str, Any], client: dict[str, Any]) -> dict[str, Any]:
+    folder = job["certificates"]
+    credentials = None
+    if folder is not None:
+        own = Path(folder) / str(client["id"])
+        credentials = read_credentials(own, "--certificates").for_client()
+    images = OwnImages(Path(client["images"]))
+    state = client.get("state")
+    head = TrainingHead(images, None if state is None else Path(state))
+    tally = await run_session(
+        head,
+        Server(job["address"], credentials),
+        num_images=len(images),
+        client=client["id"],
+        give_up_after=job.get("give_up_after"),
+    )
+    return {
+        "client": client["id"],
+        "images": tally.images,
+        "steps": tally.steps,
+        "left_out": tally.left_out,
+        "reconnects": tally.reconnects,
+        "up": dict(tally.bytes_up),
+        "down": dict(tally.bytes_down),
+    }
+
+
+async def main(job: dict[str, Any]) -> None:
+    tallies = await asyncio.gather(*(session(job, client) for client in job["clients"]))
+    for tally in tallies:
+        sys.stdout.write(json.dumps(tally) + "\n")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    asyncio.run(main(json.loads(Path(sys.argv[1]).read_text())))
