@@ -16,6 +16,7 @@ from mocosfl.build import (
     part_batch_sizes,
     pool_size,
     queue_shape,
+    remote_clients,
     round_steps,
 )
 from mocosfl.config import Averaging, ClientState, Config, PartitionKind, TaressflMode
@@ -139,6 +140,7 @@ def describe(config: Config, plan: Plan) -> str:
         ("syncs", f"{plan.syncs_per_round:,} a round = {plan.num_syncs:,} sync events"
                   + _averaging(config)),
         ("processes", _processes(config, plan)),
+        ("edge", _edge(config)),
         ("missing", f"each client misses a step with probability {c.dropout_probability}"),
         ("saving", f"from round {config.saving.warmup_rounds} on, where the loss falls by less "
                    f"than {config.saving.loss_threshold} nats; "
@@ -157,6 +159,7 @@ def describe(config: Config, plan: Plan) -> str:
         "smashed": plan.smashed_shape is None,
         "syncs": is_central(config) or is_frozen(config),
         "processes": config.trainer.devices == 1,
+        "edge": config.edge is None,
         "missing": c.dropout_probability == 0,
         "saving": not config.saving.enabled,
         "taressfl": config.taressfl.mode is TaressflMode.off,
@@ -186,6 +189,18 @@ def _processes(config: Config, plan: Plan) -> str:
     least, more = divmod(plan.pool_size, number)
     each = f"{least}" if more == 0 else f"{least} or {least + 1}"
     return f"{number}, each with {each} clients of the pool"
+
+
+def _edge(config: Config) -> str:
+    remote = remote_clients(config)
+    if config.edge is None or remote is None:
+        return ""
+    number, in_clear = int(remote.sum()), ", in the clear" * (config.edge.certificates is None)
+    simulated = f", {len(remote) - number:,} simulated" if number < len(remote) else ""
+    return (
+        f"{number:,} remote clients{simulated}; listens on {config.edge.listen}{in_clear}, smashed "
+        f"data in {config.edge.precision}"
+    )
 
 
 def _taressfl(config: Config) -> str:

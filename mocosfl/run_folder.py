@@ -101,6 +101,11 @@ class RunFolder:
         return self.path / "overhead.json"
 
     @property
+    def edge(self) -> Path:
+        """Bytes of each remote client as they travelled, written at the end."""
+        return self.path / "edge.json"
+
+    @property
     def probe(self) -> Path:
         """Folder of what the probes of the last checkpoint found."""
         return self.path / "probe"

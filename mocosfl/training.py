@@ -335,6 +335,14 @@ def _write_end(config: Config, folder: RunFolder, data: FederatedData, module: M
     )
     log.info("the overhead\n%s", describe_overhead(config, overhead))
     write_atomically(folder.overhead, to_json(config, overhead))
+    if config.edge is not None:
+        from mocosfl.edge import accounting  # what it needs is there, the run has used it
+        from mocosfl.edge.networked_module import NetworkedMocoSFL
+
+        assert isinstance(module, NetworkedMocoSFL)
+        comparison = accounting.compare(config, module.federation.hub.ledger)
+        log.info("the streams\n%s", accounting.describe(comparison))
+        write_atomically(folder.edge, accounting.to_json(comparison))
     if config.callbacks.probe_at_end:
         report = probe_run(folder, config)
         log.info("the probes\n%s", table(report))

@@ -1,4 +1,4 @@
-"""A networked federation on this machine: its server in the test's process, its clients in others."""
+"""A networked federation on this machine: the server in the test's process, clients in others."""
 
 import json
 import os

@@ -16,7 +16,7 @@ from mocosfl.config import Config, Symmetric, TaressflMode
 from mocosfl.overhead.network import Network, num_parameters, num_values
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 4, "fp64": 8}  # bf16 is autocast: weights stay fp32
-ACTIVATION_BYTES = {"fp32": 4, "bf16": 2, "fp64": 8}
+ACTIVATION_BYTES = {"fp32": 4, "bf16": 2, "fp64": 8, "fp16": 2, "int8": 1}
 LABEL_BYTES = 8  # an int64
 PAPER_BYTES = 4  # the paper counts fp32
 
@@ -80,7 +80,9 @@ def rates(config: Config, network: Network, batch_size: int) -> Rates:
     precision, supervised = config.trainer.precision, config.method.supervised
     values = 0 if network.smashed_shape is None else math.prod(network.smashed_shape)
     passed = batch_size * num_views(config) * values  # numbers in the smashed query
-    latent = passed * ACTIVATION_BYTES[precision]
+    # Over a network the wire has a precision of its own.
+    sent = precision if config.edge is None else config.edge.precision
+    latent = passed * ACTIVATION_BYTES[sent]
     labels = batch_size * LABEL_BYTES if supervised and passed else 0
     frozen = is_frozen(config)
     weights = 0 if frozen else num_parameters(network.client)
