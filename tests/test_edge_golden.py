@@ -1,0 +1,243 @@
+"""A federation of four client processes behind mutual TLS reproduces the published traces."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import golden_traces
+import pytest
+import pytorch_lightning as pl
+import torch
+from edge_federation import ROOT, edge
+from golden_traces import (
+    Trace,
+    load_trace,
+    mismatches,
+    over_steps,
+    parse_bottleneck,
+    queue_figures,
+    tensor_figures,
+    trace_files,
+)
+from test_golden import Recorder, build_federation, steps
+from torch.utils.data import DataLoader
+
+from mocosfl.edge import federation_pb2 as pb
+from mocosfl.edge import wire
+from mocosfl.edge.certificates import make_certificates
+from mocosfl.edge.credentials import read_credentials
+from mocosfl.edge.guests import expectation
+from mocosfl.edge.hub import Hub
+from mocosfl.edge.networked_module import NetworkedMocoSFL
+from mocosfl.edge.remote import NetworkedFederation
+from mocosfl.edge.streams import Guest
+from mocosfl.module import OptimizerSettings
+
+NUM_PROCESSES = 4
+MOST_CLIENTS = 6
+FAST = "vgg11_cut2"
+
+
+def guests(trace: Trace, federation: Any, precision: str) -> dict[int, Guest]:
+    """Return what the server tells a trace's clients."""
+    config = trace["config"]
+    pair = parse_bottleneck(config.get("bottleneck"))
+    settings = pb.Settings(
+        network=pb.Network(
+            backbone=config["arch"].lower(),
+            width=config.get("width", 64),
+            cut_layer=config["cut"],
+            bottleneck_channels=pair.channels if pair else 0,
+            bottleneck_stride=pair.stride if pair else 0,
+            bottleneck_kernel=pair.kernel_size if pair else 0,
+            bottleneck_relu=bool(pair and pair.relu),
+            client_residual=True,
+        ),
+        image_size=config["size"],
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+        batch_size=config["batch"],
+        steps_per_round=len(config["pools"]),
+        both_views=config["symmetric"] == "full",
+        frozen=config["client_lr"] == 0,
+        align_momentum=config["sync_momentum"],
+        tau=0.99,
+        sgd_momentum=0.9,
+        weight_decay=5e-4,
+        smashed_dtype=wire.DTYPES[precision],
+        compute_dtype=pb.FP64,
+        smashed_shape=_smashed_shape(federation.clients.head, config["size"]),
+        num_parameters=sum(p.numel() for p in federation.clients.head.parameters()),
+    )
+    return {c: Guest(settings, expectation(settings)) for c in range(config["clients"])}
+
+
+def _smashed_shape(head: torch.nn.Module, size: int) -> list[int]:
+    with torch.no_grad():
+        return list(head(torch.zeros(1, 3, size, size, dtype=torch.float64)).shape[1:])
+
+
+class Processes:
+    """The client processes; process k has the clients k, k + 4, ..."""
+
+    def __init__(self, logs: Path) -> None:
+        self.all = [
+            self._start(range(k, MOST_CLIENTS, NUM_PROCESSES), logs / f"clients_{k}.log")
+            for k in range(NUM_PROCESSES)
+        ]
+
+    @staticmethod
+    def _start(clients: range, log: Path) -> "subprocess.Popen[str]":
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        with log.open("w") as errors:
+            return subprocess.Popen(
+                [sys.executable, "tests/edge_golden_client.py", *map(str, clients)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            )
+
+    def give(self, job: dict[str, Any]) -> None:
+        """Have all take part in a run."""
+        for process in self.all:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+
+    def wait(self) -> None:
+        """Wait until all have written what they ended with."""
+        for process in self.all:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n"
+
+
+@contextmanager
+def client_processes(logs: Path) -> Iterator[Processes]:
+    """Start the processes, and end them whatever happens."""
+    processes = Processes(logs)
+    try:
+        yield processes
+    finally:
+        for process in processes.all:
+            process.kill()
+            process.communicate()
+
+
+def replay(
+    path: Path, folder: Path, processes: Processes, certificates: Path, precision: str
+) -> dict[str, Any]:
+    """Train on a trace's steps with remote clients; returns the figures that it expects."""
+    trace, folder = load_trace(path), folder / path.stem
+    folder.mkdir()
+    config = trace["config"]
+    parts = build_federation(trace)
+    settings = edge(precision=precision, min_clients=len(config["pools"][0]))
+    hub = Hub(
+        guests(trace, parts, precision), settings, read_credentials(certificates / "server", "")
+    )
+    federation = NetworkedFederation(
+        parts.clients,
+        parts.server,  # type: ignore[arg-type]
+        both_views=parts.both_views,
+        align_momentum=parts.align_momentum,
+        remote=torch.ones(config["clients"], dtype=torch.bool).numpy(),
+        hub=hub,
+    )
+    rates = OptimizerSettings(
+        config["lr"], config["client_lr"], 0.9, 5e-4, "constant", "rounds", 1.0, 1.0
+    )
+    module = NetworkedMocoSFL(federation, rates, num_rounds=1, steps_per_round=1, config={})
+    recorder = Recorder(federation)
+    job = {
+        "trace": str(path),
+        "address": settings.listen,
+        "certificates": str(certificates / "clients"),
+        "results": str(folder),
+    }
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        precision="64-true",
+        max_epochs=1,
+        logger=False,
+        callbacks=[recorder],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    processes.give(job)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        without_views = [
+            step._replace(view1=step.view1[:0], view2=step.view1[:0]) for step in steps(trace)
+        ]
+        trainer.fit(module, DataLoader(without_views, batch_size=None, collate_fn=lambda s: s))
+    hub.close(finished=True, text="the trace ends")
+    processes.wait()
+    return figures(federation, recorder, folder, config)
+
+
+def figures(
+    federation: NetworkedFederation, recorder: Recorder, folder: Path, config: dict[str, Any]
+) -> dict[str, Any]:
+    server, names = federation.server, list(dict(federation.clients.head.named_parameters()))
+    states = [torch.load(folder / f"{c}.pt") for c in range(config["clients"])]
+    # Who is not in the pool takes the mean when it is in one again.
+    online = [
+        states[client]["online"]
+        if client in config["pools"][-1]
+        else dict(zip(names, federation.clients.heads_of(client)[0], strict=True))
+        for client in range(config["clients"])
+    ]
+    return {
+        **over_steps(recorder.steps),
+        **queue_figures(list(server.queue.keys.transpose(1, 2)), server.queue.pointers.tolist()),
+        "final_client_online": [tensor_figures(head) for head in online],
+        "final_client_momentum": [tensor_figures(state["momentum"]) for state in states],
+        "final_server_online": tensor_figures(
+            server.trunk.state_dict(), server.projector.state_dict()
+        ),
+        "final_server_momentum": tensor_figures(
+            server.momentum_trunk.state_dict(), server.momentum_projector.state_dict()
+        ),
+    }
+
+
+def check(paths: list[Path], folder: Path, precision: str) -> list[str]:
+    """Replay traces; returns a line for each figure that differs."""
+    make_certificates(
+        folder / "certificates", num_clients=MOST_CLIENTS, server_names=["127.0.0.1"], days=1
+    )
+    different = []
+    with client_processes(folder) as processes:
+        for path in paths:
+            measured = replay(path, folder, processes, folder / "certificates", precision)
+            lines = mismatches(load_trace(path)["expected"], measured)
+            different += [f"{path.stem}{line}" for line in lines]
+    return different
+
+
+@pytest.mark.slow
+def test_one_trace_is_reproduced_through_a_wire_in_full_precision(tmp_path: Path) -> None:
+    (path,) = [path for path in trace_files() if path.stem == FAST]
+    assert check([path], tmp_path, "fp64") == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_all_traces_are_reproduced_through_an_fp32_wire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # fp32 rounds what crosses the cut by up to 6e-8; six steps of training spread that.
+    monkeypatch.setattr(golden_traces, "RELATIVE_TOLERANCE", 2e-5)
+    monkeypatch.setattr(golden_traces, "ABSOLUTE_TOLERANCE", 2e-6)
+    assert check(trace_files(), tmp_path, "fp32") == []
