@@ -10,11 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
-
-from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge import wire
-from mocosfl.edge.wire import Refusal, decode, encode
-from tests.mutations import (
+from mutations import (
     MUTATIONS,
     NUM_PARAMETERS,
     ROWS,
@@ -22,6 +18,10 @@ from tests.mutations import (
     mutated_messages,
     whole_messages,
 )
+
+from mocosfl.edge import federation_pb2 as pb
+from mocosfl.edge import wire
+from mocosfl.edge.wire import Refusal, decode, encode
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (3, 4)

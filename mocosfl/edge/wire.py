@@ -31,8 +31,8 @@ ITEMS: dict[int, np.dtype[Any]] = {
 }
 SCALED = (pb.FP16, pb.INT8)
 INT8_MOST = 127
-# All but FP64 arrive as float32. What is below its smallest number arrives as 0, and FP16 may round
-# what is below this bound up to twice as much, which float32 still holds.
+# All but FP64 arrive as float32: an FP16 or INT8 tensor without a value of at least its smallest
+# number arrives as zeros, and FP16 may round a value above LARGEST_SENT to more than it can hold.
 FLOAT32_LEAST = 2.0**-149
 LARGEST_SENT = 2.0**127
 # How messages begin that may be larger than ENVELOPE_BYTES: tags of length-delimited fields.
