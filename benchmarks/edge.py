@@ -25,14 +25,10 @@ import numpy as np
 from benchmarks.configuration import Shape, compose, overrides_of, write_noise
 from benchmarks.machine import ROOT
 from benchmarks.results import Table, make_parser, megabytes, parse, positive, publish, seconds
-from mocosfl.build import batch_sizes
 from mocosfl.data.datamodule import FederatedData
 from mocosfl.metrics_log import read_metrics
-from mocosfl.overhead.network import build_network
-from mocosfl.overhead.traffic import ACTIVATION_BYTES, rates
 from mocosfl.run_folder import RunFolder
 
-ITEM_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 POLL_SECONDS = 0.1
 
 
@@ -59,7 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", type=positive, default=4, help="that the clients are spread over")
     add("--steps", type=positive, default=1000)
     add("--every", type=positive, default=50, help="steps between two looks at the memory")
-    add("--precisions", choices=ITEM_BYTES, nargs="+", default=["fp32"], help="on the wire")
+    add(
+        "--precisions",
+        choices=("fp32", "fp16", "int8"),
+        nargs="+",
+        default=["fp32"],
+        help="on the wire",
+    )
     add("--images-per-client", type=positive, default=50, help="and so steps of a round")
     add("--image-size", type=positive, default=32, help="side, pixels")
     add("--width", type=positive, default=16, help="of ResNet-18; 64 is full size")
@@ -105,8 +107,7 @@ def _measure(precision: str, options: argparse.Namespace, scratch: Path) -> dict
         "received": _total(tallies, "down"),
         "client_steps": sum(tally["steps"] for tally in tallies.values()),
         "left_out": sum(tally["left_out"] for tally in tallies.values()),
-        "payload": _payload(run),
-        "predicted": _predicted(overrides, precision, options.steps),
+        "server": json.loads(RunFolder(run).edge.read_text())["total"],
     }
 
 
@@ -210,30 +211,6 @@ def _total(tallies: dict[str, Any], direction: str) -> dict[str, int]:
     return dict(total)
 
 
-def _payload(run: Path) -> dict[str, int]:
-    """Return the bytes of tensors by sort, as the server has counted them for its checkpoint."""
-    import torch
-
-    saved = torch.load(RunFolder(run).last, map_location="cpu", weights_only=True)
-    total: Counter[str] = Counter()
-    for account in saved["edge"]["ledger"].values():
-        total.update(account)
-    return dict(total)
-
-
-def _predicted(overrides: tuple[str, ...], precision: str, num_steps: int) -> dict[str, int]:
-    """Return what `mocosfl.overhead` says of the same tensors, all clients and steps together."""
-    config = compose(overrides)
-    rate = rates(config, build_network(config), int(batch_sizes(config)[0]))
-    crossings = config.clients.num_clients * num_steps
-    item = ACTIVATION_BYTES[config.trainer.precision]
-    return {
-        "smashed_up": rate.step_up * crossings * ITEM_BYTES[precision] // item,
-        "gradients_down": rate.step_down * crossings * ITEM_BYTES[precision] // item,
-        "weights_a_sync": rate.sync,  # of one client, in each direction
-    }
-
-
 def _speed(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
     columns = ["wire", "steps/s", "a step", "memory, first", "last", "most", "growth a step"]
     rows = [
@@ -254,18 +231,18 @@ def _speed(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> Tab
 
 
 def _traffic(found: dict[str, dict[str, Any]]) -> Table:
-    columns = ["wire", "tensors", "counted", "predicted", "messages, as serialised"]
+    columns = ["wire", "", "tensors", "predicted", "messages", "messages, by the clients' count"]
     rows = []
     for precision, result in found.items():
-        predicted, counted = result["predicted"], result["payload"]
-        weights = counted["syncs"] * predicted["weights_a_sync"]
-        for name, expected, messages in (
-            ("smashed_up", predicted["smashed_up"], result["sent"]["smashed"]),
-            ("gradients_down", predicted["gradients_down"], result["received"]["gradient"]),
-            ("weights_up", weights, result["sent"]["weights"]),
-        ):
-            row = [precision, name, f"{counted[name]:,}", f"{expected:,}", f"{messages:,}"]
-            rows.append(row)
+        server = result["server"]
+        tensors = {
+            "up": server["smashed_up"] + server["weights_up"],
+            "down": server["gradients_down"] + server["weights_down"],
+        }
+        for direction, clients in (("up", "sent"), ("down", "received")):
+            counted = tensors[direction], server[f"predicted_{direction}"], server[direction]
+            numbers = [f"{number:,}" for number in (*counted, sum(result[clients].values()))]
+            rows.append([precision, direction, *numbers])
     return Table("Bytes of all clients", columns, rows)
 
 
