@@ -31,6 +31,15 @@ ITEMS: dict[int, np.dtype[Any]] = {
 }
 SCALED = (pb.FP16, pb.INT8)
 INT8_MOST = 127
+# All but FP64 arrive as float32: an FP16 or INT8 tensor without a value of at least its smallest
+# number arrives as zeros, and FP16 may round a value above LARGEST_SENT to more than it can hold.
+FLOAT32_LEAST = 2.0**-149
+LARGEST_SENT = 2.0**127
+# How messages begin that may be larger than ENVELOPE_BYTES: tags of length-delimited fields.
+LARGE_TAGS = tuple(
+    number << 3 | 2
+    for number in (pb.ClientMessage.SMASHED_FIELD_NUMBER, pb.ClientMessage.WEIGHTS_FIELD_NUMBER)
+)
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -48,14 +57,20 @@ def encode(values: npt.NDArray[Any], dtype: int) -> pb.Tensor:
             tensor: without it FP16 would lose gradients below 6e-8 and overflow above 65504.
 
     Raises:
-        ValueError: a value is not finite.
+        ValueError: a value is not finite, or too large for what travels.
     """
     values = np.asarray(values)
     largest = float(np.abs(values).max(initial=0.0))
     if not math.isfinite(largest):
         raise ValueError("a tensor with NaN or infinite values can't be sent")
+    if dtype != pb.FP64 and largest >= LARGEST_SENT:
+        raise ValueError(
+            f"a tensor with a value of {largest:.3g} can't be sent as {_dtype_name(dtype)}, "
+            f"only values below {LARGEST_SENT:.3g}"
+        )
     scale = _scale(largest, dtype)
-    numbers = values if scale == 1 else values / scale
+    # In float64: divided in float32, a small scale would lose its digits or be 0.
+    numbers = values if scale == 1 else values / np.float64(scale)
     if dtype == pb.INT8:
         numbers = np.rint(numbers)
     data = np.ascontiguousarray(numbers.astype(ITEMS[dtype])).tobytes()
@@ -63,11 +78,11 @@ def encode(values: npt.NDArray[Any], dtype: int) -> pb.Tensor:
 
 
 def _scale(largest: float, dtype: int) -> float:
-    if dtype not in SCALED or largest == 0:
+    if dtype not in SCALED or largest < FLOAT32_LEAST:
         return 1.0
     if dtype == pb.INT8:
-        return largest / INT8_MOST or 1.0  # a subnormal number may leave 0
-    return 2.0 ** max(-1022, math.frexp(largest)[1])  # a power of two rounds nothing
+        return largest / INT8_MOST
+    return 2.0 ** math.frexp(largest)[1]  # a power of two rounds nothing
 
 
 def decode(tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str) -> Floats:
@@ -80,7 +95,7 @@ def decode(tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str) ->
         name: of the tensor, for messages.
 
     Returns:
-        float64 for FP64, else float32; for both a read-only view of the message's memory.
+        float64 for FP64, else float32; of FP32 and FP64 a read-only array.
 
     Raises:
         Refusal: it is anything else.
@@ -88,7 +103,8 @@ def decode(tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str) ->
     _check_form(tensor, dtype=dtype, shape=shape, name=name)
     numbers = np.frombuffer(tensor.data, ITEMS[dtype]).reshape(tuple(shape))
     if dtype in SCALED:
-        with np.errstate(over="ignore"):
+        # Numbers that overflow and NaN of either sort are refused below, not warned of.
+        with np.errstate(over="ignore", invalid="ignore"):
             numbers = (numbers * np.float64(tensor.scale)).astype(np.float32)
     # The sum of finite numbers may overflow, so each is looked at.
     if not bool(np.isfinite(numbers).all()):
@@ -134,6 +150,8 @@ def parse_client_message(data: bytes, *, max_bytes: int) -> pb.ClientMessage:
     """
     if len(data) > max_bytes:
         raise Refusal(f"a message of {len(data)} bytes, at most {max_bytes} are expected")
+    if len(data) > ENVELOPE_BYTES and not _is_one_large_field(data):
+        raise Refusal(f"a message of {len(data)} bytes that is not Smashed or Weights alone")
     message = pb.ClientMessage()
     try:
         message.ParseFromString(data)
@@ -142,6 +160,22 @@ def parse_client_message(data: bytes, *, max_bytes: int) -> pb.ClientMessage:
     if message.WhichOneof("content") is None:
         raise Refusal("a message without content")
     return message
+
+
+def _is_one_large_field(data: bytes) -> bool:
+    """Return whether a message is Smashed or Weights from its first byte to its last.
+
+    Anything else may cost memory out of proportion: a Hello of 2 bytes for each KeptState takes 30
+    times its size.
+    """
+    if data[0] not in LARGE_TAGS:
+        return False
+    length = 0
+    for index, byte in enumerate(data[1:6]):  # 5 bytes of 7 bits hold any length that is allowed
+        length |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return len(data) == 2 + index + length
+    return False
 
 
 def head_digest(weights: npt.NDArray[np.float32]) -> str:
