@@ -143,7 +143,7 @@ class NetworkedFederation(Federation):
 
     def _remote_tensors(self, step: Step) -> tuple[Tensor, Tensor]:
         """Return queries and keys of all remote rows, the queries with gradient."""
-        device, dtype = step.view1.device, next(self.server.parameters()).dtype
+        device, dtype = step.view1.device, self._dtype
         shape = next(iter(self.hub.guests.values())).expectation.smashed_shape[1:]
         keys = [rows.pair.second for rows in self._rows if rows.pair.second is not None]
         query = _joined([rows.pair.first for rows in self._rows], shape).to(device, dtype)
@@ -226,11 +226,15 @@ class NetworkedFederation(Federation):
     def head_of(self, client: int) -> pb.Head:
         """Return the head that a remote client is to have behind the last sync."""
         online, momentum = self.clients.heads_of(client)
-        dtype = pb.FP64 if online[0].dtype == torch.float64 else pb.FP32
+        dtype = pb.FP64 if self._dtype == torch.float64 else pb.FP32
         head = pb.Head(step=self.head_step, online=wire.encode(_flat(online), dtype))
         if self.align_momentum:
             head.momentum.CopyFrom(wire.encode(_flat(momentum), dtype))
         return head
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.server.parameters()).dtype
 
 
 def _joined(parts: Sequence[npt.NDArray[Any]], shape: Sequence[int]) -> Tensor:

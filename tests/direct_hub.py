@@ -1,0 +1,80 @@
+"""Remote clients without a network: the heads of `TrainingHead` behind the calls of `Hub`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mocosfl.edge import federation_pb2 as pb
+from mocosfl.edge import wire
+from mocosfl.edge.dialogue import Pair
+from mocosfl.edge.ledger import Ledger
+from mocosfl.edge.own_images import OwnImages
+from mocosfl.edge.training_head import TrainingHead
+
+
+class DirectHub:
+    """Asks heads in this process; what crosses is rounded as the wire rounds it."""
+
+    images: Path  # a folder with a folder for each client
+
+    def __init__(self, guests: Mapping[int, Any], settings: Any, credentials: Any) -> None:
+        self.guests, self.ledger = guests, Ledger(guests)
+        self.heads: dict[int, TrainingHead] = {}
+        self.given: dict[int, int] = {}
+        self.heads_given = 0  # with a request, to who missed a sync
+
+    def begin(self, *, run: str, step: int, head_of: Any) -> None:
+        self.head_of = head_of
+
+    def open(self) -> None:
+        for client, guest in self.guests.items():
+            head = TrainingHead(OwnImages(self.images / str(client)))
+            first = self.head_of(client)
+            welcome = pb.Welcome(
+                run="run", incarnation="it", client=client, settings=guest.settings, head=first
+            )
+            head.begin(welcome)
+            self.heads[client], self.given[client] = head, first.step
+
+    def ask_step(self, requests: Mapping[int, pb.StepRequest], head_step: int) -> dict[int, Pair]:
+        answers = {}
+        for client, request in requests.items():
+            head = self.heads[client]
+            if self.given[client] != head_step:
+                head.take(self.head_of(client))
+                self.given[client] = head_step
+                self.heads_given += 1
+            dtype = self.guests[client].settings.smashed_dtype
+            answers[client] = Pair(*(_across(part, dtype) for part in head.smash(request)))
+        return answers
+
+    def send_gradients(self, step: int, gradients: Mapping[int, Any], *, sync_after: bool) -> None:
+        for client, gradient in gradients.items():
+            dtype = self.guests[client].settings.smashed_dtype
+            self.heads[client].learn(_across(gradient, dtype))
+        self.syncing = list(gradients) if sync_after else []
+
+    def collect_weights(self) -> dict[int, Pair]:
+        return {client: Pair(*self.heads[client].weights()) for client in self.syncing}
+
+    def give_heads(self, heads: Mapping[int, pb.Head]) -> None:
+        for client, head in heads.items():
+            self.heads[client].take(head)
+            self.given[client] = head.step
+
+    def keep(self, step: int) -> None:
+        for head in self.heads.values():
+            head.keep(step)
+
+    def close(self, *, finished: bool, text: str) -> None:
+        self.finished = finished
+
+    def figures(self) -> dict[str, float]:
+        return {}
+
+
+def _across(values: Any, dtype: int) -> Any:
+    tensor = wire.encode(np.asarray(values), dtype)
+    return wire.decode(tensor, dtype=dtype, shape=values.shape, name="it")
