@@ -1,0 +1,155 @@
+"""Export parts of a network for devices: `python -m mocosfl.export head <run folder>`.
+
+An exported head is an ONNX file for clients whose head is frozen (`taressfl=on`). They run it
+without torch: `python -m mocosfl.edge.client --head head.onnx`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mocosfl.manners import user_errors
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mocosfl.checkpoint import Encoder
+    from mocosfl.edge.exported_head import HeadFacts
+
+NUM_CHECKED = 4  # random images on which the file is compared with torch
+# Largest difference between the file and torch, as a part of the largest output. The arithmetic
+# differs in the order of additions only; measured 1e-6 at most behind 4 blocks, 3e-6 behind 17.
+TOLERANCE = 1e-4
+
+
+class Exported(NamedTuple):
+    """A head that was written."""
+
+    file: Path
+    facts: "HeadFacts"
+    difference: float  # largest one from torch's output, on random images
+    largest: float  # of torch's output
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Export what the command line asks for."""
+    options = _parser().parse_args(arguments)
+    with user_errors():
+        exported = export_head(options.checkpoint, options.out, which=options.which)
+    facts = exported.facts
+    shape = "x".join(map(str, facts.smashed_shape))
+    print(
+        f"head: {facts.backbone}, cut {facts.cut_layer}, {facts.step:,} training steps, images of "
+        f"{facts.image_size} px to {shape}\n"
+        f"digest: {facts.digest}\n"
+        f"largest difference from torch: {exported.difference:.1e}, of outputs up to "
+        f"{exported.largest:.2f}\n"
+        f"written: {exported.file} ({exported.file.stat().st_size:,} bytes)"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mocosfl.export", description=__doc__)
+    parts = parser.add_subparsers(required=True, metavar="PART")
+    head = parts.add_parser("head", help="what a client with a frozen head runs")
+    head.add_argument("checkpoint", type=Path, help="a run folder, or a .ckpt file")
+    head.add_argument(
+        "--out", type=Path, default=Path("head.onnx"), help="file to write; default: head.onnx"
+    )
+    head.add_argument("--which", choices=("last", "best"), default="last", help="of a run folder")
+    return parser
+
+
+def export_head(checkpoint: Path, out: Path, *, which: str = "last") -> Exported:
+    """Write the synchronised head of a checkpoint as ONNX, and compare what is written with it.
+
+    Args:
+        checkpoint: a run folder or a checkpoint file.
+        out: the file to write; one that is there is replaced, but only by one that was checked.
+        which: `last` or `best`, of a run folder.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is none of ours, has no head, or the file's outputs are not the head's.
+    """
+    from mocosfl.checkpoint import check_head, find_checkpoint, load_encoder
+
+    encoder = load_encoder(find_checkpoint(checkpoint, which))
+    check_head(encoder.config, f"checkpoint={checkpoint}")
+    return write_head(encoder, out)
+
+
+def write_head(encoder: "Encoder", out: Path) -> Exported:
+    """Write an encoder's head; see `export_head`."""
+    import onnx
+
+    from mocosfl.edge.exported_head import INPUT, OUTPUT
+    from mocosfl.onnx_graph import to_onnx
+
+    head: nn.Module = encoder.network[0]  # type: ignore[index]  # the head, then the trunk
+    size = encoder.config.dataset.image_size
+    model = to_onnx(head, size, input_name=INPUT, output_name=OUTPUT)
+    shape = [end.dim_value for end in model.graph.output[0].type.tensor_type.shape.dim[1:]]
+    facts = _facts(encoder, head, (shape[0], shape[1], shape[2]))
+    onnx.helper.set_model_props(model, facts.to_metadata())
+    onnx.checker.check_model(model, full_check=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        onnx.save(model, partial)
+        difference, largest = _compare(head, partial, size)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Exported(out, facts, difference, largest)
+
+
+def _facts(encoder: "Encoder", head: "nn.Module", shape: tuple[int, int, int]) -> "HeadFacts":
+    from torch.nn.utils import parameters_to_vector
+
+    from mocosfl.edge.exported_head import HeadFacts
+    from mocosfl.edge.wire import head_digest
+
+    config = encoder.config
+    cut_layer = config.split.cut_layer
+    assert cut_layer is not None  # or nothing crosses a cut, see check_head
+    return HeadFacts(
+        digest=head_digest(parameters_to_vector(head.parameters()).detach().numpy()),
+        smashed_shape=shape,
+        image_size=config.dataset.image_size,
+        mean=tuple(config.dataset.mean),
+        std=tuple(config.dataset.std),
+        backbone=config.backbone.name,
+        cut_layer=cut_layer,
+        step=encoder.step,
+    )
+
+
+def _compare(head: "nn.Module", file: Path, size: int) -> tuple[float, float]:
+    """Run the file and the head; returns the largest difference and the largest output.
+
+    Raises:
+        ValueError: they differ by more than rounding.
+    """
+    import torch
+
+    from mocosfl.edge.exported_head import ExportedHead
+
+    images = torch.randn(NUM_CHECKED, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = head(images)
+    found = torch.from_numpy(ExportedHead(file)(images.numpy()))
+    difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
+    if not difference <= TOLERANCE * max(1.0, largest):
+        raise ValueError(
+            f"the exported head differs from torch's by {difference:.1e}, of outputs up to "
+            f"{largest:.2f}; nothing is written. A fault of mocosfl or of onnxruntime: try another "
+            "version of onnxruntime, and report it"
+        )
+    return difference, largest
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
