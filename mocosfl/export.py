@@ -7,6 +7,7 @@ without torch: `python -m mocosfl.edge.client --head head.onnx`.
 import argparse
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from mocosfl.edge.exported_head import HeadFacts
 
 NUM_CHECKED = 4  # random images on which the file is compared with torch
-# Largest difference between the file and torch, as a part of the largest output. The arithmetic
-# differs in the order of additions only; measured 1e-6 at most behind 4 blocks, 3e-6 behind 17.
-TOLERANCE = 1e-4
+# How far the file may be from torch, in units of torch's own rounding in float32. Both round, in
+# other orders; measured: at most 1.4 units, from ResNet-18 at cut 1 (3e-7 of the largest output) to
+# all of ResNet-152 (1e-3 of it).
+TOLERANCE = 10.0
 
 
 class Exported(NamedTuple):
@@ -30,7 +32,7 @@ class Exported(NamedTuple):
     file: Path
     facts: "HeadFacts"
     difference: float  # largest one from torch's output, on random images
-    largest: float  # of torch's output
+    rounding: float  # largest one between torch's own outputs in float32 and in float64
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"head: {facts.backbone}, cut {facts.cut_layer}, {facts.step:,} training steps, images of "
         f"{facts.image_size} px to {shape}\n"
         f"digest: {facts.digest}\n"
-        f"largest difference from torch: {exported.difference:.1e}, of outputs up to "
-        f"{exported.largest:.2f}\n"
+        f"largest difference from torch: {exported.difference:.1e}; torch's own rounding: "
+        f"{exported.rounding:.1e}\n"
         f"written: {exported.file} ({exported.file.stat().st_size:,} bytes)"
     )
 
@@ -83,10 +85,15 @@ def export_head(checkpoint: Path, out: Path, *, which: str = "last") -> Exported
 
 def write_head(encoder: "Encoder", out: Path) -> Exported:
     """Write an encoder's head; see `export_head`."""
-    import onnx
+    try:
+        import onnx
 
-    from mocosfl.edge.exported_head import INPUT, OUTPUT
-    from mocosfl.onnx_graph import to_onnx
+        from mocosfl.edge.exported_head import INPUT, OUTPUT
+        from mocosfl.onnx_graph import to_onnx
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is not installed, and an export needs it: pip install -e '.[edge]'"
+        ) from error
 
     head: nn.Module = encoder.network[0]  # type: ignore[index]  # the head, then the trunk
     size = encoder.config.dataset.image_size
@@ -99,11 +106,11 @@ def write_head(encoder: "Encoder", out: Path) -> Exported:
     partial = out.with_name(f".{out.name}.partial")
     try:
         onnx.save(model, partial)
-        difference, largest = _compare(head, partial, size)
+        difference, rounding = _compare(head, partial, size)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-    return Exported(out, facts, difference, largest)
+    return Exported(out, facts, difference, rounding)
 
 
 def _facts(encoder: "Encoder", head: "nn.Module", shape: tuple[int, int, int]) -> "HeadFacts":
@@ -128,7 +135,10 @@ def _facts(encoder: "Encoder", head: "nn.Module", shape: tuple[int, int, int]) -
 
 
 def _compare(head: "nn.Module", file: Path, size: int) -> tuple[float, float]:
-    """Run the file and the head; returns the largest difference and the largest output.
+    """Run the file and the head on random images.
+
+    Returns:
+        The largest difference between them, and between the head's outputs in float32 and float64.
 
     Raises:
         ValueError: they differ by more than rounding.
@@ -139,16 +149,17 @@ def _compare(head: "nn.Module", file: Path, size: int) -> tuple[float, float]:
 
     images = torch.randn(NUM_CHECKED, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = head(images)
+        expected, exact = head(images), deepcopy(head).double()(images.double())
     found = torch.from_numpy(ExportedHead(file)(images.numpy()))
-    difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
-    if not difference <= TOLERANCE * max(1.0, largest):
+    difference = float((found - expected).abs().max())
+    rounding = float((expected - exact).abs().max())
+    if not difference <= TOLERANCE * rounding:
         raise ValueError(
-            f"the exported head differs from torch's by {difference:.1e}, of outputs up to "
-            f"{largest:.2f}; nothing is written. A fault of mocosfl or of onnxruntime: try another "
-            "version of onnxruntime, and report it"
+            f"the exported head differs from torch's by {difference:.1e}, where rounding makes "
+            f"{rounding:.1e}; nothing is written. A fault of mocosfl or of onnxruntime: try "
+            "another version of onnxruntime, and report it"
         )
-    return difference, largest
+    return difference, rounding
 
 
 if __name__ == "__main__":
