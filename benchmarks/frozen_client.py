@@ -65,6 +65,10 @@ class NoiseImages:
         shape = (NUM_IMAGES, size, size, 3)
         self._pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
+    def fit(self, image_size: int) -> None:
+        """Check the size, pixels."""
+        assert self._pixels.shape[1] == image_size
+
     def __len__(self) -> int:
         """Return how many there are."""
         return NUM_IMAGES

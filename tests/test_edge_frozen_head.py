@@ -33,7 +33,9 @@ VIEWS = pb.Views(**asdict(SETTINGS))
 
 
 class Pictures:
-    """Random images of a client; notes what is read."""
+    """Random images of a client; notes what is read, and how large they must be."""
+
+    image_size = 0
 
     def __init__(self, num_images: int = NUM_IMAGES) -> None:
         generator = np.random.default_rng(1)
@@ -46,6 +48,9 @@ class Pictures:
     def read(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         self.reads.append(indices.tolist())
         return self.pixels[indices]
+
+    def fit(self, image_size: int) -> None:
+        self.image_size = image_size
 
 
 @pytest.fixture
@@ -159,7 +164,7 @@ def test_it_says_which_head_it_has_and_where_its_state_comes_from(head_file: Pat
     assert head.digest == ExportedHead(head_file).facts.digest
     assert (head.incarnation, head.head_step, list(head.kept)) == ("", 0, [])
     head.begin(welcome(head_file))
-    assert head.incarnation == "first"
+    assert (head.incarnation, head._images.image_size) == ("first", 32)
     head.keep(12)
     assert (head.head_step, list(head.kept)) == (0, [])
 
@@ -227,6 +232,7 @@ from mocosfl.edge.frozen_head import FrozenHead
 
 class Pictures:
     pixels = np.load(sys.argv[3])
+    def fit(self, image_size): pass
     def __len__(self): return len(self.pixels)
     def read(self, indices): return self.pixels[indices]
 

@@ -22,7 +22,10 @@ VIEWS = "edge_views"  # purpose of the random numbers
 
 
 class Images(Protocol):
-    """The images that a client holds."""
+    """The images that a client holds; `own_images.OwnImages`."""
+
+    def fit(self, image_size: int) -> None:
+        """Say how large they must be, pixels."""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -32,13 +35,13 @@ class Images(Protocol):
 
 
 class FrozenHead:
-    """What a client with an exported head runs; `session.ClientHead` says how it is used."""
+    """What a client with an exported head runs; `client_head.ClientHead` says how it is used."""
 
     def __init__(self, images: Images, head_file: Path) -> None:
         """Load the head.
 
         Args:
-            images: that the client holds, of the head's size in pixels.
+            images: that the client holds.
             head_file: from `python -m mocosfl.export head`.
 
         Raises:
@@ -69,13 +72,14 @@ class FrozenHead:
         """Take the settings of the run.
 
         Raises:
-            ValueError: this head can't take part in it.
+            ValueError: this head or these images can't take part in it.
         """
         problems = _problems(self._head, welcome.settings)
         if problems:
             raise ValueError(
                 f"head={self._file}: the server's run can't use this head: {'; '.join(problems)}"
             )
+        self._images.fit(welcome.settings.image_size)
         self._welcome, self.incarnation = welcome, welcome.incarnation
 
     def smash(self, request: pb.StepRequest) -> tuple[Floats, Floats]:
