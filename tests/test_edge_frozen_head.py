@@ -221,7 +221,19 @@ def test_files_that_are_no_exported_head_are_told_apart(head_file: Path, tmp_pat
 
 # What a client with an exported head has installed, and what those packages need.
 ON_DEVICE = ["numpy", "numpy.libs", "PIL", "pillow.libs", "google/protobuf", "google/_upb", "grpc"]
-ON_DEVICE += ["onnxruntime"]
+ON_DEVICE += ["typing_extensions.py", "onnxruntime"]
+
+
+def device_path(folder: Path) -> str:
+    """Fill a folder with links to what a device has; returns a path for Python, of it and ours."""
+    installed = Path(np.__file__).parents[1]
+    for name in ON_DEVICE:
+        if (installed / name).exists():  # wheels differ in where their libraries lie
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(installed / name)
+    return f"{folder}:{Path(mocosfl.__file__).parents[1]}"
+
+
 DEVICE_PROGRAM = """
 import json, sys
 sys.path[:0] = sys.argv[1].split(":")
@@ -254,16 +266,11 @@ def test_it_runs_where_torch_is_not_installed(
     head_file: Path, compose: Compose, tmp_path: Path
 ) -> None:
     network = export_small(compose(SMALL), head_file)
-    installed, device = Path(np.__file__).parents[1], tmp_path / "device"
-    for name in ON_DEVICE:
-        if (installed / name).exists():  # wheels differ in where their libraries lie
-            (device / name).parent.mkdir(parents=True, exist_ok=True)
-            (device / name).symlink_to(installed / name)
+    path = device_path(tmp_path / "device")
     np.save(tmp_path / "pixels.npy", Pictures().pixels)
-    repository = Path(mocosfl.__file__).parents[1]
     done = subprocess.run(
         [
-            sys.executable, "-I", "-S", "-c", DEVICE_PROGRAM, f"{device}:{repository}",
+            sys.executable, "-I", "-S", "-c", DEVICE_PROGRAM, path,
             str(head_file), str(tmp_path / "pixels.npy"), str(tmp_path / "rows.npy"),
         ],
         input=welcome(head_file).SerializeToString(),
