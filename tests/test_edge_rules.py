@@ -11,6 +11,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from mocosfl.config import Config
+from mocosfl.edge.guests import make_guests
 from mocosfl.edge_rules import parse_address
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.traffic import rates
@@ -103,3 +104,9 @@ def test_prediction_counts_the_wire_s_precision(
     smashed = 2 * 4 * 16 * 16  # images x channels x height x width
     assert (rate.step_up, rate.step_down) == (2 * smashed * num_bytes, smashed * num_bytes)
     assert rate.sync == 116 * 4  # weights are fp32 whatever the wire's precision
+
+
+def test_step_that_no_message_can_hold_is_refused(compose_quick: Compose) -> None:
+    config = with_edge(compose_quick(["clients.batch_size=8192"]))
+    with pytest.raises(ValueError, match="clients.batch_size=8192: the smashed data of a step"):
+        make_guests(config, build_network(config).client, 7)

@@ -27,6 +27,9 @@ def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[i
         config: a valid configuration with `edge`.
         head: of the shape that all clients have.
         steps_per_round: S.
+
+    Raises:
+        ValueError: a step's smashed data are more than a message may hold.
     """
     sizes = batch_sizes(config)
     shape = build_split(config).smashed_shape
@@ -37,6 +40,13 @@ def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[i
         settings.CopyFrom(common)
         settings.batch_size = int(sizes[client])
         guests[client] = Guest(settings, expectation(settings))
+        largest = guests[client].expectation.max_message_bytes
+        if largest > wire.MAX_MESSAGE_BYTES:
+            raise ValueError(
+                f"clients.batch_size={sizes[client]}: the smashed data of a step take "
+                f"{largest:,} bytes, and a message may have {wire.MAX_MESSAGE_BYTES:,}; use a "
+                "smaller batch, a bottleneck (split=cut1_c4s2), or edge.precision=fp16"
+            )
     return guests
 
 

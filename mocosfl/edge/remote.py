@@ -174,8 +174,9 @@ class NetworkedFederation(Federation):
 
         A gradient that is not finite is not sent: the clients then stay as they were.
         """
-        if self._query is None or self._query.grad is None or not self._rows:
+        if self.clients.frozen or not self._rows:
             return
+        assert self._query is not None and self._query.grad is not None
         gradient = self._query.grad.detach().cpu().numpy()
         if np.isfinite(gradient).all():
             parts = np.split(gradient, np.cumsum([len(r.pair.first) for r in self._rows])[:-1])
