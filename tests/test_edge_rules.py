@@ -108,5 +108,5 @@ def test_prediction_counts_the_wire_s_precision(
 
 def test_step_that_no_message_can_hold_is_refused(compose_quick: Compose) -> None:
     config = with_edge(compose_quick(["clients.batch_size=8192"]))
-    with pytest.raises(ValueError, match="clients.batch_size=8192: the smashed data of a step"):
+    with pytest.raises(ValueError, match=r"clients\.batch_size=8192: the smashed data of a step"):
         make_guests(config, build_network(config).client, 7)
