@@ -141,6 +141,23 @@ def test_frozen_heads_wait_for_no_gradient() -> None:
     assert (tally.steps, tally.left_out) == (3, 0)
 
 
+@pytest.mark.parametrize("with_step", [False, True])
+def test_an_exported_head_is_never_replaced(with_step: bool) -> None:
+    head, other = RecordingHead(digest="d" * 64), pb.Head(step=1, online=weights(2))
+
+    async def faulty(talk: Talk) -> None:
+        await talk.let_in(go_on=True)
+        await talk.say(**({"step": step(0, head=other)} if with_step else {"head": other}))
+        assert await talk.hear() is None
+
+    async def sound(talk: Talk) -> None:
+        await talk.let_in(go_on=True)
+        await talk.finish()
+
+    session(head, faulty, sound)
+    assert head.calls == [("begin", "go_on")] * 2
+
+
 def test_a_client_that_is_left_out_goes_on_with_the_next_step() -> None:
     head = RecordingHead()
 
