@@ -129,22 +129,34 @@ def test_an_insecure_client_warns_unless_the_server_is_on_this_machine(
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_training_head_without_torch_names_the_way_out(
-    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("missing", "head", "message"),
+    [
+        ("torch", [], "trains needs torch, which is not installed; install it, or run an exported"),
+        ("onnxruntime", ["--head", "h.onnx"], "exported needs onnxruntime, which is not installed"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_the_way_out(
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+    head: list[str],
+    message: str,
 ) -> None:
     real = builtins.__import__
 
-    def without_torch(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "torch":
-            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *rest, **more)
 
-    monkeypatch.setattr(builtins, "__import__", without_torch)
+    for module in ("frozen_head", "exported_head"):
+        monkeypatch.delitem(sys.modules, f"mocosfl.edge.{module}", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
     arguments = ["--server", "localhost:1", "--data", str(data), "--insecure", "--client", "1"]
-    assert client.main(arguments) == 1
-    assert "needs torch, which is not installed; install it, or run an exported" in (
-        capsys.readouterr().err
-    )
+    assert client.main([*arguments, *head]) == 1
+    assert message in capsys.readouterr().err
 
 
 @asynccontextmanager
@@ -211,7 +223,7 @@ def test_the_program_trains_over_mutual_tls_and_says_what_it_did(
     assert weights.online != _welcome().head.online  # it has learned
     assert len(list((tmp_path / "state").glob("kept-*.pt"))) == 1
     assert "images    2 in 1 steps; left out of 0 more" in output
-    assert "the run is finished: done" in errors
+    assert "the server says goodbye: done" in errors
 
 
 @pytest.mark.slow

@@ -162,19 +162,20 @@ def address(text: str) -> str:
 
 
 def _head(chosen: argparse.Namespace, images: "OwnImages") -> "ClientHead":
-    if chosen.head is not None:
-        from mocosfl.edge.frozen_head import FrozenHead  # type: ignore[import-not-found]
-
-        frozen: ClientHead = FrozenHead(images, chosen.head)
-        return frozen
     try:
+        if chosen.head is not None:
+            from mocosfl.edge.frozen_head import FrozenHead
+
+            return FrozenHead(images, chosen.head)
         import torch
 
         from mocosfl.edge.training_head import TrainingHead
     except ModuleNotFoundError as error:
+        kind, way_out = "that trains", ", or run an exported head with --head"
+        if chosen.head is not None:
+            kind, way_out = "that was exported", ""
         raise ValueError(
-            f"a head that trains needs {error.name}, which is not installed; install it, or run "
-            "an exported head with --head"
+            f"a head {kind} needs {error.name}, which is not installed; install it{way_out}"
         ) from error
     torch.set_num_threads(chosen.threads)
     return TrainingHead(images, chosen.state)

@@ -186,7 +186,7 @@ class Conversation:
     def _goodbye(self, goodbye: pb.Goodbye) -> bool:
         if not goodbye.finished:
             raise Lost(f"the server is going away: {goodbye.text}")
-        logger.info("the run is finished: %s", goodbye.text)
+        logger.info("the server says goodbye: %s", goodbye.text)
         return False
 
     def _leave_step(self) -> None:
