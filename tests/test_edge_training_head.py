@@ -227,8 +227,11 @@ def test_a_head_sees_and_learns_what_a_client_of_the_simulation_does(
         ["moco.symmetric=full", "method=monacosfl"],
         ["optimizer.client_lr=0"],
         ["split=cut1_c4s2"],
-        ["backbone=vgg11", "backbone.width=8", "split=cut3", *SIZE_32],
-        ["backbone=mobilenetv2", "backbone.width=8", "split=cut2", "split.client_residual=false"],
+        pytest.param(["backbone=vgg11", "split=cut3", *SIZE_32], marks=pytest.mark.slow),
+        pytest.param(
+            ["backbone=mobilenetv2", "backbone.width=8", "split.client_residual=false"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=" ".join,
 )
