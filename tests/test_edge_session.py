@@ -4,13 +4,23 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from scripted_server import (
+    SETTINGS,
+    SHAPE,
+    Script,
+    Talk,
+    gradient,
+    run,
+    serving,
+    step,
+    weights,
+    welcome,
+)
 
 from mocosfl.edge import connection, conversation, wire
 from mocosfl.edge import federation_pb2 as pb
@@ -20,39 +30,6 @@ from mocosfl.edge.conversation import NotWanted
 from mocosfl.edge.session import run_session
 from mocosfl.edge.tally import Tally
 from mocosfl.edge.wire import Floats
-
-SHAPE = (2, 1, 2, 2)  # of the smashed data: b = 2
-SETTINGS = pb.Settings(
-    seed=1,
-    image_size=8,
-    mean=[0.5] * 3,
-    std=[0.2] * 3,
-    batch_size=2,
-    steps_per_round=10,
-    smashed_dtype=pb.FP32,
-    compute_dtype=pb.FP32,
-    smashed_shape=SHAPE[1:],
-    num_parameters=3,
-)
-
-
-def weights(value: float) -> pb.Tensor:
-    return wire.encode(np.full(3, value, np.float32), pb.FP32)
-
-
-def welcome(**changes: Any) -> pb.Welcome:
-    start = {} if {"go_on", "restore_step"} & set(changes) else {"head": pb.Head(online=weights(1))}
-    values = {"protocol": wire.PROTOCOL, "run": "r", "incarnation": "i", "client": 3}
-    return pb.Welcome(**{**values, "settings": SETTINGS, **start, **changes})
-
-
-def step(number: int, **changes: Any) -> pb.StepRequest:
-    return pb.StepRequest(step=number, number=number, num_rows=4, learning_rate=0.1, **changes)
-
-
-def gradient(number: int, value: float = 1.0) -> pb.Gradient:
-    values = np.full(SHAPE, value, np.float32)
-    return pb.Gradient(step=number, query=wire.encode(values, pb.FP32))
 
 
 class RecordingHead:
@@ -86,69 +63,6 @@ class RecordingHead:
     def keep(self, step: int) -> None:
         self.kept.append(pb.KeptState(run=self.run, step=step, head_step=self.head_step))
         self.calls.append(("keep", step))
-
-
-class Talk:
-    """The server's end of a stream."""
-
-    def __init__(self, context: Any) -> None:
-        self.context = context
-
-    async def hear(self) -> Any:
-        """Return the content of the client's next message; None at its end."""
-        data = await self.context.read()
-        if data is grpc.aio.EOF:
-            return None
-        message = wire.parse_client_message(data, max_bytes=10_000)
-        return getattr(message, str(message.WhichOneof("content")))
-
-    async def say(self, **content: Any) -> None:
-        await self.context.write(pb.ServerMessage(**content).SerializeToString())
-
-    async def ask(self, **content: Any) -> Any:
-        await self.say(**content)
-        return await self.hear()
-
-    async def let_in(self, **changes: Any) -> pb.Hello:
-        hello: pb.Hello = await self.hear()
-        await self.say(welcome=welcome(**changes))
-        return hello
-
-    async def finish(self) -> None:
-        await self.say(goodbye=pb.Goodbye(finished=True, text="done"))
-
-
-Script = Callable[[Talk], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(*scripts: Script, port: int = 0) -> AsyncIterator[Server]:
-    """Serve a script a stream, in this order; the last one is repeated."""
-    left = list(scripts)
-
-    async def handle(_: Any, context: Any) -> None:
-        await (left.pop(0) if len(left) > 1 else left[0])(Talk(context))
-
-    handler = grpc.stream_stream_rpc_method_handler(handle)
-    service, method = wire.METHOD.strip("/").split("/")
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {method: handler}),)
-    )
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    try:
-        yield Server(f"127.0.0.1:{bound}")
-    finally:
-        await server.stop(None)
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    async def bounded() -> Any:
-        async with asyncio.timeout(20):
-            return await coroutine
-
-    return asyncio.run(bounded())
 
 
 def session(head: ClientHead, *scripts: Script, **arguments: Any) -> Tally:
@@ -225,6 +139,23 @@ def test_frozen_heads_wait_for_no_gradient() -> None:
     assert (hellos[0].exported_head, hellos[0].head_digest) == (True, "d" * 64)
     assert head.calls == [("begin", "go_on"), ("smash", 0), ("smash", 1), ("smash", 2)]
     assert (tally.steps, tally.left_out) == (3, 0)
+
+
+@pytest.mark.parametrize("with_step", [False, True])
+def test_an_exported_head_is_never_replaced(with_step: bool) -> None:
+    head, other = RecordingHead(digest="d" * 64), pb.Head(step=1, online=weights(2))
+
+    async def faulty(talk: Talk) -> None:
+        await talk.let_in(go_on=True)
+        await talk.say(**({"step": step(0, head=other)} if with_step else {"head": other}))
+        assert await talk.hear() is None
+
+    async def sound(talk: Talk) -> None:
+        await talk.let_in(go_on=True)
+        await talk.finish()
+
+    session(head, faulty, sound)
+    assert head.calls == [("begin", "go_on")] * 2
 
 
 def test_a_client_that_is_left_out_goes_on_with_the_next_step() -> None:
@@ -567,7 +498,8 @@ def test_no_message_is_kept_alive_while_the_next_is_waited_for(
 
 def test_a_client_starts_without_torch() -> None:
     code = (
-        "import sys, mocosfl.edge.session, mocosfl.edge.own_images, mocosfl.data.round_plan\n"
+        "import sys, mocosfl.edge.client, mocosfl.edge.session, mocosfl.edge.own_images\n"
+        "import mocosfl.data.round_plan, mocosfl.edge.credentials\n"
         "heavy = {'torch', 'torchvision', 'hydra', 'omegaconf', 'pytorch_lightning', 'scipy'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )

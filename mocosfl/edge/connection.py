@@ -152,6 +152,7 @@ class Retry:
             give_up_after: seconds without the server after which `wait` raises; None: never.
         """
         self.give_up_after = give_up_after
+        self._generator = random.Random()  # seeded by the system: no two clients wait alike
         self.reset()
 
     def reset(self) -> None:
@@ -170,7 +171,7 @@ class Retry:
         if reason != self._reason:
             logger.warning("%s; trying again", reason)
         self._reason = reason
-        wait = self._wait * random.uniform(0.5, 1.0)
+        wait = self._wait * self._generator.uniform(0.5, 1.0)
         self._wait = min(2 * self._wait, LONGEST_WAIT_SECONDS)
         if self.give_up_after is not None:
             left = self._since + self.give_up_after - time.monotonic()

@@ -141,7 +141,7 @@ class Conversation:
         self._leave_step()
         check_step(request, settings)
         if request.HasField("head"):
-            await self._compute(self.head.take, request.head)
+            await self._take(request.head)
         await self._send(await self._compute(_smash, self.head, request, settings))
         self.tally.images += settings.batch_size
         if settings.frozen:
@@ -162,6 +162,11 @@ class Conversation:
     async def _head(self, head: pb.Head, settings: pb.Settings) -> None:
         self._leave_step()
         check_head(head, settings)
+        await self._take(head)
+
+    async def _take(self, head: pb.Head) -> None:
+        if self.head.digest:
+            raise Refusal("another head, to a client with an exported one")
         await self._compute(self.head.take, head)
 
     async def _keep(self, keep: pb.Keep) -> None:
@@ -181,7 +186,7 @@ class Conversation:
     def _goodbye(self, goodbye: pb.Goodbye) -> bool:
         if not goodbye.finished:
             raise Lost(f"the server is going away: {goodbye.text}")
-        logger.info("the run is finished: %s", goodbye.text)
+        logger.info("the server says goodbye: %s", goodbye.text)
         return False
 
     def _leave_step(self) -> None:

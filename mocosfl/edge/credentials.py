@@ -1,9 +1,14 @@
 """The files that prove who a server or a client is; made by `mocosfl.edge.certificates`."""
 
+import logging
+import ssl
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
 import grpc
+
+logger = logging.getLogger(__name__)
 
 
 class Credentials(NamedTuple):
@@ -55,4 +60,23 @@ def read_credentials(folder: Path, key: str) -> Credentials:
                 "mocosfl.edge.certificates`"
             )
         contents.append(content)
+    _check_loading(folder, key)
     return Credentials(*contents)
+
+
+def _check_loading(folder: Path, key: str) -> None:
+    """Load the files as TLS will: gRPC would only say that no handshake succeeds."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(folder / "ca.pem")
+        # With a password at hand, OpenSSL doesn't ask for one on the terminal.
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem", password="")
+    except ssl.SSLError as error:
+        raise ValueError(
+            f"{key}={folder}: ca.pem, cert.pem and key.pem don't load together ({error}); the key "
+            "must be the certificate's own and not be encrypted; make them anew with "
+            "`python -m mocosfl.edge.certificates`"
+        ) from error
+    private = folder / "key.pem"
+    if stat.S_IMODE(private.stat().st_mode) & 0o077:
+        logger.warning("%s can be read by others on this machine; chmod 600 it", private)
