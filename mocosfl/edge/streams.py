@@ -195,7 +195,7 @@ class Streams:
         hello = message.hello
         client = check_hello(hello, self._certified(context), self.guests)
         check_kind(hello, self.guests[client].settings)
-        if self.ledger[client].refusals >= self.max_refusals:
+        if self.ledger[client].strikes >= self.max_refusals:
             raise Refusal(
                 f"client {client} was disconnected after {self.max_refusals} messages that were "
                 "refused; start the server again to let it in"
@@ -238,6 +238,7 @@ class Streams:
 
     def _forget(self, seat: Seat) -> None:
         client = seat.dialogue.client
+        seat.dialogue.over = True
         if self.seats.get(client) is not seat:
             return  # its place was taken
         del self.seats[client]
@@ -250,14 +251,19 @@ class Streams:
         try:
             while await self._read_one(seat, context):
                 pass
-        except Exception as error:  # the stream broke; gRPC's errors have no common class
-            log.debug("client %d: %s", seat.dialogue.client, error)
+        except Exception:  # a mistake of ours, or a message that we did not think of
+            log.exception("client %d: can't be listened to any more", seat.dialogue.client)
+            seat.end(grpc.StatusCode.INTERNAL, "a mistake of the server; its log says more")
         seat.end(grpc.StatusCode.OK, "")
 
     @staticmethod
     async def _read_one(seat: Seat, context: Any) -> bool:
         # A function of its own: a local of the loop above would hold on to the last message.
-        data = await context.read()
+        try:
+            data = await context.read()
+        except Exception as error:  # the stream broke; gRPC's errors have no common class
+            log.debug("client %d: %r", seat.dialogue.client, error)
+            return False
         if data is grpc.aio.EOF:
             return False
         seat.dialogue.receive(data)
