@@ -1,4 +1,4 @@
-"""The server's side of one client's talk, without the network: what is refused, what is believed."""
+"""The server's side of one client's talk, without the network: what is refused, and what not."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,11 +1,13 @@
 """What goes wrong between a server and its clients, over real streams on this machine."""
 
+import os
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +15,24 @@ import grpc
 import numpy as np
 import pytest
 from edge_hub import (
-    SETTINGS,
     SHAPE,
     GoodClient,
     OpenHub,
     Stream,
     closed,
     expectation,
-    head,
     hello,
     open_hub,
     smashed,
-    tensor,
     wait_until,
     weights,
 )
+from mutations import ROWS, mutated_messages
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import streams, wire
 from mocosfl.edge.certificates import make_certificates
 from mocosfl.edge.credentials import Credentials, read_credentials
-
-INSECURE_FINDING = None
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +66,7 @@ def test_with_certificates_of_the_federation_a_client_is_who_they_say(certificat
     home = certificates / "home"
     server = read_credentials(home / "server", "edge.certificates")
     with open_hub(2, credentials=server) as hub:
-        good = [
-            GoodClient(hub.address, c, credentials(home, c).for_client()) for c in (0, 1)
-        ]
+        good = [GoodClient(hub.address, c, credentials(home, c).for_client()) for c in (0, 1)]
         with closed(*good):
             connected(hub, 0, 1)
             assert hub.go(0) == {0: 1.0, 1: 2.0}
@@ -82,7 +78,7 @@ def test_client_with_certificate_of_another_ca_never_gets_in(certificates: Path)
     # It trusts the server; what is wrong is what it shows.
     own = credentials(elsewhere, 1)
     stranger_shows = grpc.ssl_channel_credentials(server.ca, own.key, own.cert)
-    with open_hub(2, credentials=server, start_wait_seconds=0.0) as hub:
+    with open_hub(2, credentials=server) as hub:
         good = GoodClient(hub.address, 0, credentials(home, 0).for_client())
         stranger, wary, plain, nameless = (
             Stream(hub.address, c)
@@ -119,7 +115,7 @@ def test_hello_that_does_not_fit_is_refused_with_words(
     changes, words = HELLOS[name]
     home = certificates / "home"
     server = read_credentials(home / "server", "edge.certificates")
-    with open_hub(2, credentials=server, start_wait_seconds=0.0) as hub:
+    with open_hub(2, credentials=server) as hub:
         good = GoodClient(hub.address, 0, credentials(home, 0).for_client())
         bad = Stream(hub.address, credentials(home, 1).for_client())
         with closed(good, bad):
@@ -299,13 +295,15 @@ def test_client_is_thrown_out_at_the_limit_and_stays_out(
             assert step.result(20) == {0: 1.0}
             code, details = bad.ending()
             assert code is grpc.StatusCode.PERMISSION_DENIED
-            assert "3 messages were refused, the last one: 10 bytes that are no" in details
+            assert "3 messages were refused, the last one: 9 bytes that are no" in details
             assert "client 1: is thrown out: 3 messages" in caplog.text
             again = Stream(hub.address)
             with closed(again):
                 again.send(hello(client=1))
                 code, details = again.ending()
-                assert code is grpc.StatusCode.PERMISSION_DENIED and "disconnected after 3" in details
+                assert (
+                    code is grpc.StatusCode.PERMISSION_DENIED and "disconnected after 3" in details
+                )
             assert hub.go(1) == {0: 1.0}
 
 
@@ -371,6 +369,7 @@ def test_client_that_answers_and_comes_back_while_a_step_waits_is_not_in_it_any_
 def test_late_client_is_left_out_asked_again_once_it_has_answered_and_given_the_missed_head(
     pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ):
+    caplog.set_level("INFO")
     with open_hub(2, step_deadline_seconds=0.3) as hub:
         good, slow = GoodClient(hub.address, 0), Stream(hub.address)
         with closed(good, slow):
@@ -409,7 +408,7 @@ def test_below_min_clients_a_step_waits_and_says_so(
 ):
     monkeypatch.setattr("mocosfl.edge.questions.WAITING_WORD_SECONDS", 0.1)
     caplog.set_level("INFO")
-    values = {"start_wait_seconds": 0.0, "step_deadline_seconds": 0.1}
+    values = {"step_deadline_seconds": 0.1}
     with open_hub(3, min_clients=2, **values) as hub:
         first = GoodClient(hub.address, 0)
         with closed(first):
@@ -465,9 +464,8 @@ def test_connection_that_never_speaks_is_closed_and_disturbs_nobody(
                 connected(hub, 0)
                 assert hub.go(0) == {0: 1.0}
                 silent.settimeout(20)
-                with np.testing.suppress_warnings():
-                    while silent.recv(1000):  # HTTP/2's greeting; then the end
-                        pass
+                while silent.recv(1000):  # HTTP/2's greeting; then the end
+                    pass
                 assert hub.go(1) == {0: 1.0}
 
 
@@ -513,10 +511,8 @@ class Proxy:
 
     def close(self) -> None:
         for each in self._sockets:
-            try:
+            with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self._flowing.set()
         for thread in self._threads:
             thread.join(20)
@@ -534,22 +530,106 @@ def proxy(port: int) -> Iterator[Proxy]:
 
 
 def test_client_that_vanishes_without_a_word_is_noticed_by_keepalive(pool: ThreadPoolExecutor):
-    with open_hub(2, step_deadline_seconds=60.0, keepalive_seconds=0.4) as hub:
-        with proxy(hub.port) as between:
-            good, far = GoodClient(hub.address, 0), GoodClient(between.address, 1)
-            with closed(good, far):
-                connected(hub, 0, 1)
-                assert hub.go(0) == {0: 1.0, 1: 2.0}
-                between.freeze()
-                begun = time.monotonic()
-                assert hub.go(1) == {0: 1.0}  # without it, and long before the deadline
-                assert time.monotonic() - begun < 10
-                assert not hub.is_connected(1) and hub.ledger[1].lost == 1
-                [welcome] = far.told("welcome")
-                back = Stream(hub.address)  # by another way
-                with closed(back):
-                    back.send(hello(client=1, incarnation=welcome.incarnation))
-                    step: Future[Any] = pool.submit(hub.ask, 2)
-                    assert back.hear("welcome").go_on
-                    back.send(smashed(back.hear("step").step, 5.0))
-                    assert step.result(20) == {0: 1.0, 1: 5.0}
+    values = {"step_deadline_seconds": 60.0, "keepalive_seconds": 0.4}
+    with open_hub(2, **values) as hub, proxy(hub.port) as between:
+        good, far = GoodClient(hub.address, 0), GoodClient(between.address, 1)
+        with closed(good, far):
+            connected(hub, 0, 1)
+            assert hub.go(0) == {0: 1.0, 1: 2.0}
+            between.freeze()
+            begun = time.monotonic()
+            assert hub.go(1) == {0: 1.0}  # without it, and long before the deadline
+            assert time.monotonic() - begun < 10
+            assert not hub.is_connected(1) and hub.ledger[1].lost == 1
+            [welcome] = far.told("welcome")
+            back = Stream(hub.address)  # by another way
+            with closed(back):
+                back.send(hello(client=1, incarnation=welcome.incarnation))
+                connected(hub, 1)
+                step: Future[Any] = pool.submit(hub.ask, 2)
+                assert back.hear("welcome").go_on
+                back.send(smashed(back.hear("step").step, 5.0))
+                assert step.result(20) == {0: 1.0, 1: 5.0}
+
+
+# ---- much of it
+
+
+@pytest.mark.parametrize("number", [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_mutated_messages_through_a_live_server_touch_neither_steps_nor_clients(
+    number: int, caplog: pytest.LogCaptureFixture, pool: ThreadPoolExecutor
+):
+    caplog.set_level("ERROR")
+    values = {"step_deadline_seconds": 0.05, "max_refusals": 10**6}
+    with open_hub(3, expected=expectation(ROWS), **values) as hub:
+        good = [GoodClient(hub.address, client, shape=ROWS) for client in (0, 2)]
+        attacker = Stream(hub.address)
+        with closed(*good, attacker):
+            attacker.send(hello(client=1))
+            connected(hub, 0, 1, 2)
+            step: Future[Any] = pool.submit(hub.go, 7)  # what the messages are of
+            attacker.hear("welcome")
+            attacker.hear("step")
+            before = resident_bytes()
+            for index, (_, data) in enumerate(mutated_messages(number)):
+                attacker.send(data)
+                if index % 30 == 0:
+                    answers = step.result(20)  # `ask` has looked at each number
+                    assert {0: answers[0], 2: answers[2]} == {0: 1.0, 2: 3.0}
+                    step = pool.submit(hub.go, 8 + index)
+            step.result(20)
+            # The last one is heard of when all before it have been read.
+            attacker.send(weights(9999))
+            while (said := attacker.hear_any()) and "9999" not in said.refused.reason:
+                pass
+            assert hub.ledger[1].refusals > 0.8 * number
+            assert resident_bytes() - before < 30 * 2**20
+            assert caplog.text == ""  # no mistake of the server's
+            assert [hub.ledger[c].lost for c in (0, 2)] == [0, 0]
+            assert hub.go(9000)[0] == 1.0
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+LARGE = (4, 64, 32, 32)  # 1 MiB a tensor
+
+
+def test_no_local_variable_of_the_server_keeps_smashed_data_alive_behind_its_step():
+    with open_hub(2, expected=expectation(LARGE)) as hub:
+        good = [GoodClient(hub.address, client, shape=LARGE) for client in (0, 1)]
+        with closed(*good):
+            connected(hub, 0, 1)
+            tracemalloc.start(8)
+            try:
+                for step in range(3):
+                    assert set(hub.go(step)) == {0, 1}
+                held = server_bytes()  # the question still has the answers
+                assert hub.ask_step({}, 0) == {}  # now it is another one
+                left = server_bytes()
+            finally:
+                tracemalloc.stop()
+            assert held > 2**21 and left < 2**18
+
+
+def server_bytes() -> int:
+    """Return what our side of the streams has allocated; the clients are in this process, too."""
+    ours = tracemalloc.Filter(True, "*/mocosfl/edge/*", all_frames=True)
+    theirs = tracemalloc.Filter(False, "*/tests/*", all_frames=True)
+    traces = tracemalloc.take_snapshot().filter_traces([ours, theirs])
+    return sum(statistic.size for statistic in traces.statistics("filename"))
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_many_steps():
+    with open_hub(2, expected=expectation(LARGE)) as hub:
+        good = [GoodClient(hub.address, client, shape=LARGE) for client in (0, 1)]
+        with closed(*good):
+            connected(hub, 0, 1)
+            for step in range(200):
+                assert set(hub.go(step)) == {0, 1}
+                if step == 20:
+                    before = resident_bytes()
+            # 180 steps moved 1 GiB.
+            assert resident_bytes() - before < 50 * 2**20

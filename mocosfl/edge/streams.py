@@ -24,7 +24,8 @@ from mocosfl.edge_config import EdgeConfig
 
 log = logging.getLogger(__name__)
 
-HELLO_SECONDS = 10.0  # a stream that has not said who it is by then is closed
+# A connection that has not shaken hands by then is closed, so is a stream without a Hello.
+HELLO_SECONDS = 10.0
 GOODBYE_SECONDS = 5.0  # for clients to hear that the server ends
 
 
@@ -295,9 +296,12 @@ def _options(keepalive_seconds: float) -> list[tuple[str, int]]:
     HTTP/2 layer has a time-out of its own, 60 s by default, which counts where data are waiting.
     """
     interval, answer = round(1000 * keepalive_seconds), round(500 * keepalive_seconds)
+    hello = round(1000 * HELLO_SECONDS)
     return [
         ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES),
+        ("grpc.server_handshake_timeout_ms", hello),
+        ("grpc.max_connection_idle_ms", hello),  # of one without a stream
         ("grpc.keepalive_time_ms", interval),
         ("grpc.keepalive_timeout_ms", answer),
         ("grpc.http2.ping_timeout_ms", answer),
