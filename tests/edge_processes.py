@@ -5,15 +5,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_federation import ROOT, free_port, start_sessions
+from conftest import QUICK
+from edge_federation import ROOT, deal, free_port, start_sessions
 from edge_hub import wait_until
 
+from mocosfl.config import Config
+from mocosfl.edge.certificates import make_certificates
 from mocosfl.metrics_log import read_metrics
 from mocosfl.run_folder import RunFolder
+
+SMALL = [
+    "clients.num_clients=3",
+    "clients.participation=1",
+    "clients.batch_size=4",
+    "clients.num_rounds=20",
+    "clients.syncs_per_round=8",
+    "callbacks.knn_every_rounds=0",
+    "callbacks.checkpoint_every_steps=10",
+]
 
 
 class Machines:
@@ -132,3 +145,15 @@ class Machines:
         for process in (self.server, *self.clients):
             if process is not None:
                 process.communicate()
+
+
+def make_machines(
+    compose_quick: Callable[[Sequence[str]], Config], folder: Path, *overrides: str
+) -> Machines:
+    """Deal the images of the run `SMALL` to three clients, with certificates for all."""
+    config = compose_quick(SMALL)
+    images = deal(config, folder / "images")
+    certificates = folder / "certificates"
+    make_certificates(certificates, num_clients=3, server_names=["127.0.0.1"], days=2)
+    every = [f"data_dir={config.data_dir}", *QUICK, *SMALL, *overrides]
+    return Machines(folder / "machines", every, images, certificates)

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import differences, read
-from conftest import QUICK
-from edge_federation import deal, ended, start_sessions, tallies, with_edge
-from edge_processes import Machines
+from edge_federation import ended, start_sessions, tallies, with_edge
+from edge_processes import SMALL, make_machines
 
 from mocosfl.config import Config
-from mocosfl.edge.certificates import make_certificates
 from mocosfl.metrics_log import read_curves
 from mocosfl.run_folder import RunFolder
 from mocosfl.training import train
@@ -25,30 +23,8 @@ log = logging.getLogger(__name__)
 
 Compose = Callable[[Sequence[str]], Config]
 NUM_CLIENTS = 3
-SMALL = [
-    "clients.num_clients=3",
-    "clients.participation=1",
-    "clients.batch_size=4",
-    "clients.num_rounds=2",
-    "clients.syncs_per_round=8",
-    "callbacks.knn_every_rounds=0",
-    "callbacks.checkpoint_every_steps=10",
-]
 MINUTES = ["edge.step_deadline_seconds=120", "edge.start_wait_seconds=120"]
-
-
-@pytest.fixture
-def machines(tmp_path: Path, data_dir: Path, compose_quick: Compose) -> Callable[..., Machines]:
-    """Make a server's and clients' machines, with certificates."""
-    images = deal(compose_quick(SMALL), tmp_path / "images")
-    certificates = tmp_path / "certificates"
-    make_certificates(certificates, num_clients=3, server_names=["127.0.0.1"], days=2)
-
-    def make(*overrides: str) -> Machines:
-        every = [f"data_dir={data_dir}", *QUICK, *SMALL, *overrides]
-        return Machines(tmp_path / "machines", every, images, certificates)
-
-    return make
+MOST = "trainer.max_steps=80"
 
 
 def tensors_of(folder: RunFolder) -> dict[str, Any]:
@@ -70,13 +46,13 @@ def newest_states(states: Path) -> list[dict[str, Any]]:
 
 
 def test_run_whose_server_is_killed_and_then_all_machines_ends_with_the_same_bits(
-    compose_quick: Compose, tmp_path: Path, machines: Callable[..., Machines]
+    compose_quick: Compose, tmp_path: Path
 ):
-    most = "trainer.max_steps=80"
-    config = with_edge(compose_quick([*SMALL, most]), step_deadline_seconds=120)
+    lab = make_machines(compose_quick, tmp_path, MOST, *MINUTES)
+    config = with_edge(compose_quick([*SMALL, MOST]), step_deadline_seconds=120)
     folder, states = RunFolder(tmp_path / "whole"), tmp_path / "whole_states"
     process = start_sessions(
-        tmp_path / "whole_clients", config.edge.listen, range(3), tmp_path / "images", states=states
+        tmp_path / "whole_clients", config.edge.listen, range(3), lab.images, states=states
     )
     with ended(process):
         config.run_dir = str(folder.path)
@@ -85,7 +61,7 @@ def test_run_whose_server_is_killed_and_then_all_machines_ends_with_the_same_bit
 
     killed_states = tmp_path / "killed_states"
     script = {"states": killed_states, "pause_seconds": 0.02, "give_up_after": 120}
-    with machines(most, *MINUTES) as lab:
+    with lab:
         lab.start_server()
         clients = lab.start_clients(0, 1, 2, **script)
         lab.wait_for_step(23)
