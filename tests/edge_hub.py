@@ -67,7 +67,13 @@ class Ending(NamedTuple):
 class Stream:
     """A client's stream; says what it is told to, in the test's thread."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        *,
+        until_there: bool = False,
+    ) -> None:
         options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
         options += [("grpc.max_send_message_length", -1)]
         if credentials is None:
@@ -76,7 +82,9 @@ class Stream:
             self.channel = grpc.secure_channel(address, credentials, options=options)
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._in: queue.SimpleQueue[pb.ServerMessage | None] = queue.SimpleQueue()
-        self.call = self.channel.stream_stream(wire.METHOD)(iter(self._out.get, None))
+        self.call = self.channel.stream_stream(wire.METHOD)(
+            iter(self._out.get, None), wait_for_ready=until_there
+        )
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
 

@@ -403,6 +403,35 @@ def test_client_is_let_in_while_the_pool_has_no_remote_client():
             wait_until(lambda: len(good.told("welcome")) == 1)
 
 
+def test_deadline_of_the_first_step_counts_from_when_the_last_client_has_come(
+    pool: ThreadPoolExecutor,
+):
+    with open_hub(2, start_wait_seconds=60.0, step_deadline_seconds=0.5) as hub:
+        good = GoodClient(hub.address, 0)
+        with closed(good):
+            connected(hub, 0)
+            step: Future[Any] = pool.submit(hub.ask, 0)
+            wait_until(lambda: hub.ledger[0].steps == 1)
+            time.sleep(0.6)  # longer than a deadline
+            slow = Stream(hub.address)
+            with closed(slow):
+                slow.send(hello(client=1))
+                slow.hear("welcome")
+                slow.hear("step")
+                time.sleep(0.1)  # it takes a moment to answer
+                slow.send(smashed(0, 5.0))
+                assert step.result(20) == {0: 1.0, 1: 5.0}
+
+
+def test_start_is_waited_for_no_longer_than_is_told():
+    with open_hub(2, start_wait_seconds=0.3, step_deadline_seconds=0.1) as hub:
+        good = GoodClient(hub.address, 0)
+        with closed(good):
+            begun = time.monotonic()
+            assert hub.ask(0) == {0: 1.0}
+            assert time.monotonic() - begun > 0.2
+
+
 def test_below_min_clients_a_step_waits_and_says_so(
     pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):

@@ -50,7 +50,7 @@ def test_killed_client_is_done_without_and_comes_back_and_a_server_that_ends_say
         again = lab.start_clients(1, **SCRIPT)
         lab.wait_for_words("client 1: connected", times=2)
         came_back = time.monotonic() - begun
-        assert "starts from the server's head" in lab.client_log(again)
+        wait_until(lambda: "starts from the server's head" in lab.client_log(again))
         # It is in the steps again: they wait for it.
         lab.wait_for_step(lab.steps() + 5)
         standing = lab.stand_still(again)
@@ -67,7 +67,7 @@ def test_killed_client_is_done_without_and_comes_back_and_a_server_that_ends_say
 def test_frozen_client_is_left_out_and_goes_on_with_its_live_state(
     compose_quick: Compose, tmp_path: Path
 ):
-    short = ["edge.step_deadline_seconds=1", "edge.keepalive_seconds=3", "trainer.max_steps=400"]
+    short = ["edge.step_deadline_seconds=1", "edge.keepalive_seconds=3", "trainer.max_steps=220"]
     with make_machines(compose_quick, tmp_path, *short) as lab:
         lab.start_server()
         others, frozen = lab.start_clients(0, 2, **SCRIPT), lab.start_clients(1, **SCRIPT)
@@ -78,8 +78,8 @@ def test_frozen_client_is_left_out_and_goes_on_with_its_live_state(
         frozen.send_signal(signal.SIGCONT)
         lab.wait_for_step(lab.steps() + 20)
         assert "client 1: disconnected" not in lab.log()
-        lab.stand_still(frozen)
         begun = time.monotonic()
+        lab.stand_still(frozen)
         lab.wait_for_words("client 1: disconnected")
         noticed = time.monotonic() - begun
         frozen.send_signal(signal.SIGCONT)
@@ -91,7 +91,7 @@ def test_frozen_client_is_left_out_and_goes_on_with_its_live_state(
         assert lab.client_log(frozen).count("goes on") == 1
         streams = json.loads(lab.run.edge.read_text())["clients"]
     assert done[1]["reconnects"] == 1 and done[1]["left_out"] >= 1
-    assert 0 < done[1]["steps"] < 400 and done[0]["steps"] > done[1]["steps"]
+    assert 0 < done[1]["steps"] < 220 and done[0]["steps"] > done[1]["steps"]
     assert streams["1"]["lost"] == 1 and streams["1"]["late_steps"] >= 2
     assert [streams[c]["refusals"] for c in "012"] == [0, 0, 0]
     log.warning("frozen: noticed after %.2f s, back after %.2f s", noticed, came_back)
@@ -99,7 +99,7 @@ def test_frozen_client_is_left_out_and_goes_on_with_its_live_state(
 
 def attack(address: str, number: int, told: list[str]) -> None:
     """Take client 1's place and send it damaged messages."""
-    stream = Stream(address)
+    stream = Stream(address, until_there=True)
     stream.send(hello(client=1))
     for _, data in mutated_messages(number):
         stream.send(data)

@@ -79,6 +79,7 @@ class Questions:
         """Ask clients for a step; see `Hub.ask_step`."""
         collection = self._collection = _Collection(SMASHED)
         self._in_step = {}
+        # The deadline counts from when the last of those that the step waits for in any case came.
         told = begun = time.monotonic()
         least = min(self.settings.min_clients, len(requests))
         while True:
@@ -86,17 +87,17 @@ class Questions:
             now = time.monotonic()
             missing = set(requests) - self.streams.seats.keys() - collection.answers.keys()
             absent = bool(missing) and now < self._start_deadline
-            deadline = begun + self.settings.step_deadline_seconds
-            if absent:
-                deadline = max(deadline, self._start_deadline)
             waiting = bool(collection.pending) or absent
             enough = len(collection.answers) >= least
+            if absent or not enough:
+                begun = now
+            deadline = begun + self.settings.step_deadline_seconds
             if enough and (now >= deadline or not waiting):
                 break
             if not enough and now - told >= WAITING_WORD_SECONDS:
                 told = now
                 self._tell_waiting(collection, least)
-            await self._change(min(1.0, deadline - now) if now < deadline else 1.0)
+            await self._change(min(1.0, deadline - now))
         if requests and not absent:
             self._start_deadline = 0.0
         self._do_without(collection)
