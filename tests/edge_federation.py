@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from mocosfl.config import Config
-from mocosfl.data.datamodule import FederatedData
 from mocosfl.edge_config import EdgeConfig
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +54,8 @@ def with_edge(config: Config, **changes: Any) -> Config:
 
 def deal(config: Config, folder: Path) -> Path:
     """Write the images that a simulation deals to each client, folder/<id>/images.npy."""
+    from mocosfl.data.datamodule import FederatedData  # tests without a training do without torch
+
     data = FederatedData(config)
     for client in range(config.clients.num_clients):
         own = folder / str(client)
@@ -72,12 +73,14 @@ def start_sessions(
     certificates: Path | None = None,
     states: Path | None = None,
     give_up_after: float | None = 60,
+    **script: Any,
 ) -> "subprocess.Popen[str]":
-    """Start one process with a session for each client."""
+    """Start one process with a session for each client; `script`: see edge_sessions.py."""
     job = {
         "address": address,
         "certificates": None if certificates is None else str(certificates),
         "give_up_after": give_up_after,
+        **script,
         "clients": [
             {
                 "id": client,
@@ -91,15 +94,15 @@ def start_sessions(
     number = len(list(folder.glob("job_*.json")))
     path = folder / f"job_{number}.json"
     path.write_text(json.dumps(job))
-    log = (folder / f"clients_{number}.log").open("w")
-    return subprocess.Popen(
-        [sys.executable, str(SESSIONS), str(path)],
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    with (folder / f"clients_{number}.log").open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, str(SESSIONS), str(path)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )
 
 
 def tallies(process: "subprocess.Popen[str]", seconds: float = 60) -> dict[int, dict[str, Any]]:

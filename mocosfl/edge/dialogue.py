@@ -87,6 +87,7 @@ class Dialogue:
         self.outbox: deque[bytes] = deque()
         self.on_outbox: Callable[[], None] = lambda: None
         self.banned_for: str | None = None  # why the client is to be disconnected
+        self.over = False  # the client is gone; what it had sent before is not read any more
         self._last_answer = -1  # step of its last smashed data
 
     @property
@@ -140,6 +141,8 @@ class Dialogue:
 
     def receive(self, data: bytes) -> None:
         """Take a message as it came."""
+        if self.over:
+            return
         kind: str | None = None
         tensors: list[pb.Tensor] = []
         try:
@@ -228,17 +231,18 @@ class Dialogue:
     def _refuse(self, reason: str) -> None:
         account = self.account
         account.refusals += 1
+        account.strikes += 1
         log.warning(
             "client %d: refused (%d of %d): %s",
             self.client,
-            account.refusals,
+            account.strikes,
             self.max_refusals,
             reason,
         )
-        refused = pb.Refused(reason=reason, count=account.refusals, limit=self.max_refusals)
+        refused = pb.Refused(reason=reason, count=account.strikes, limit=self.max_refusals)
         self._send(pb.ServerMessage(refused=refused), [])
-        if account.refusals >= self.max_refusals:
-            self.banned_for = f"{account.refusals} messages were refused, the last one: {reason}"
+        if account.strikes >= self.max_refusals:
+            self.banned_for = f"{account.strikes} messages were refused, the last one: {reason}"
             self.on_outbox()
 
     def _send(self, message: pb.ServerMessage, tensors: Iterable[pb.Tensor]) -> None:

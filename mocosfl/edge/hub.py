@@ -83,7 +83,8 @@ class Hub:
             text: for people.
         """
         if not self._thread.is_alive():
-            return  # never opened
+            self._loop.close()  # never opened
+            return
         try:
             self._wait(self._streams.close(finished=finished, text=text))
         finally:

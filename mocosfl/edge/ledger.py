@@ -17,6 +17,7 @@ class Account:
     connections: int = 0  # accepted
     lost: int = 0  # connections that ended before the run
     refusals: int = 0  # messages that were not accepted
+    strikes: int = 0  # of these in the life of this server process
     smashed_up: int = 0  # bytes: queries and keys
     weights_up: int = 0  # bytes: heads for a sync
     other_up: int = 0  # bytes: all else in its messages
@@ -94,4 +95,4 @@ class Ledger:
     def load_state_dict(self, state: Mapping[str, Mapping[str, int]]) -> None:
         """Go on from a checkpoint; what was sent behind it is not counted."""
         for client, values in state.items():
-            self.accounts[int(client)] = Account(**values)
+            self.accounts[int(client)] = Account(**{**values, "strikes": 0})

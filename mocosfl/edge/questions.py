@@ -44,7 +44,7 @@ class Questions:
         self._start_deadline = 0.0
         self._collection = _Collection("")
         self._changed = asyncio.Event()
-        # Who sent the smashed data of the current step: a client that has connected anew since
+        # By whom the clients were asked for the current step: one that has connected anew since
         # has taken that step back.
         self._in_step: dict[int, Dialogue] = {}
 
@@ -78,29 +78,30 @@ class Questions:
     ) -> dict[int, Pair]:
         """Ask clients for a step; see `Hub.ask_step`."""
         collection = self._collection = _Collection(SMASHED)
+        self._in_step = {}
+        # The deadline counts from when the last of those that the step waits for in any case came.
         told = begun = time.monotonic()
         least = min(self.settings.min_clients, len(requests))
         while True:
             self._ask_free(requests, head_step, collection)
             now = time.monotonic()
-            absent = bool(set(requests) - self.streams.seats.keys()) and now < self._start_deadline
-            deadline = begun + self.settings.step_deadline_seconds
-            if absent:
-                deadline = max(deadline, self._start_deadline)
+            missing = set(requests) - self.streams.seats.keys() - collection.answers.keys()
+            absent = bool(missing) and now < self._start_deadline
             waiting = bool(collection.pending) or absent
             enough = len(collection.answers) >= least
+            if absent or not enough:
+                begun = now
+            deadline = begun + self.settings.step_deadline_seconds
             if enough and (now >= deadline or not waiting):
                 break
             if not enough and now - told >= WAITING_WORD_SECONDS:
                 told = now
                 self._tell_waiting(collection, least)
-            await self._change(min(1.0, deadline - now) if now < deadline else 1.0)
-        if not absent:
+            await self._change(min(1.0, deadline - now))
+        if requests and not absent:
             self._start_deadline = 0.0
         self._do_without(collection)
         self.steps += 1
-        seats = self.streams.seats
-        self._in_step = {c: seats[c].dialogue for c in collection.answers if c in seats}
         return collection.answers
 
     def _ask_free(
@@ -120,6 +121,7 @@ class Questions:
                 request.CopyFrom(requests[client])
                 request.head.CopyFrom(head)
             collection.pending.add(client)
+            self._in_step[client] = seat.dialogue
             seat.dialogue.ask_step(request)
 
     def _tell_waiting(self, collection: _Collection, least: int) -> None:

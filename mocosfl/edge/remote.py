@@ -88,12 +88,11 @@ class NetworkedFederation(Federation):
         Returns:
             The step of those that are there: simulated ones, and remote ones that answered in time.
         """
-        self._step, self._query = number, None
-        requests = self._requests(step, client_lr)
-        answers = self.hub.ask_step(requests, self.head_step) if requests else {}
+        self._step, self._query, self._rows = number, None, []
+        # Without requests too: clients that have connected are let in.
+        answers = self.hub.ask_step(self._requests(step, client_lr), self.head_step)
         groups = []
         pool = step.pool.tolist()
-        self._rows = []
         for group in step.groups:
             places = group.places.tolist()
             there = [p for p in places if not self.remote[pool[p]] or pool[p] in answers]

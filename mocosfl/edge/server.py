@@ -3,7 +3,9 @@
 The same program as train.py, whose clients, or some of them, are other machines (`edge=`).
 """
 
+import signal
 import sys
+from typing import Any
 
 import hydra
 
@@ -19,7 +21,14 @@ def main(config: Config) -> Result:
     if in_sweep():
         with user_errors():
             raise ValueError("-m: a networked server is one run; sweep simulations with train.py")
+    # Else Lightning waits for the end of the step, and a step waits for clients without end.
+    signal.signal(signal.SIGTERM, _end)
     return run(config)
+
+
+def _end(number: int, _: Any) -> None:
+    """End as Ctrl-C does: the clients are told that the server will be back."""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from mocosfl.edge_config import EdgeConfig
 
 log = logging.getLogger(__name__)
 
-HELLO_SECONDS = 10.0  # a stream that has not said who it is by then is closed
+# A connection that has not shaken hands by then is closed, so is a stream without a Hello.
+HELLO_SECONDS = 10.0
 GOODBYE_SECONDS = 5.0  # for clients to hear that the server ends
 
 
@@ -195,7 +196,7 @@ class Streams:
         hello = message.hello
         client = check_hello(hello, self._certified(context), self.guests)
         check_kind(hello, self.guests[client].settings)
-        if self.ledger[client].refusals >= self.max_refusals:
+        if self.ledger[client].strikes >= self.max_refusals:
             raise Refusal(
                 f"client {client} was disconnected after {self.max_refusals} messages that were "
                 "refused; start the server again to let it in"
@@ -238,6 +239,7 @@ class Streams:
 
     def _forget(self, seat: Seat) -> None:
         client = seat.dialogue.client
+        seat.dialogue.over = True
         if self.seats.get(client) is not seat:
             return  # its place was taken
         del self.seats[client]
@@ -250,14 +252,19 @@ class Streams:
         try:
             while await self._read_one(seat, context):
                 pass
-        except Exception as error:  # the stream broke; gRPC's errors have no common class
-            log.debug("client %d: %s", seat.dialogue.client, error)
+        except Exception:  # a mistake of ours, or a message that we did not think of
+            log.exception("client %d: can't be listened to any more", seat.dialogue.client)
+            seat.end(grpc.StatusCode.INTERNAL, "a mistake of the server; its log says more")
         seat.end(grpc.StatusCode.OK, "")
 
     @staticmethod
     async def _read_one(seat: Seat, context: Any) -> bool:
         # A function of its own: a local of the loop above would hold on to the last message.
-        data = await context.read()
+        try:
+            data = await context.read()
+        except Exception as error:  # the stream broke; gRPC's errors have no common class
+            log.debug("client %d: %r", seat.dialogue.client, error)
+            return False
         if data is grpc.aio.EOF:
             return False
         seat.dialogue.receive(data)
@@ -289,9 +296,12 @@ def _options(keepalive_seconds: float) -> list[tuple[str, int]]:
     HTTP/2 layer has a time-out of its own, 60 s by default, which counts where data are waiting.
     """
     interval, answer = round(1000 * keepalive_seconds), round(500 * keepalive_seconds)
+    hello = round(1000 * HELLO_SECONDS)
     return [
         ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES),
+        ("grpc.server_handshake_timeout_ms", hello),
+        ("grpc.max_connection_idle_ms", hello),  # of one without a stream
         ("grpc.keepalive_time_ms", interval),
         ("grpc.keepalive_timeout_ms", answer),
         ("grpc.http2.ping_timeout_ms", answer),
