@@ -64,6 +64,9 @@ class DirectHub:
             self.heads[client].take(head)
             self.given[client] = head.step
 
+    def num_images(self, client: int) -> int:
+        return len(self.heads[client].images)
+
     def keep(self, step: int) -> None:
         for head in self.heads.values():
             head.keep(step)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from direct_hub import DirectHub
@@ -123,3 +124,15 @@ def test_narrow_wires_stay_near_the_simulation(compose_quick: Compose, tmp_path:
         curves[precision] = torch.tensor(read_curves(folder.metrics)["train/loss"][1])
     apart = {p: float((curves[p] - curves["fp32"]).abs().max()) for p in ("fp16", "int8")}
     assert 0 < apart["fp16"] < 0.1 and 0 < apart["int8"] < 0.5
+
+
+@pytest.mark.slow
+def test_client_counts_by_the_images_that_it_holds(compose_quick: Compose, tmp_path: Path) -> None:
+    overrides = [*SMALL, "averaging=by_images"]
+    config = compose_quick(overrides)
+    deal(config, tmp_path / "images")
+    own = tmp_path / "images" / "5" / "images.npy"
+    np.save(own, np.load(own)[:40])
+    module, _ = run(with_edge(config, precision="fp64"), "networked")
+    counts = module.federation.clients.averager.image_counts.tolist()
+    assert counts[5] == 40 and sum(counts) < 1437

@@ -146,6 +146,11 @@ class Hub:
         """Clients that are connected."""
         return len(self._streams.seats)
 
+    def num_images(self, client: int) -> int | None:
+        """Return how many images a connected client holds; None of another."""
+        seat = self._streams.seats.get(client)
+        return None if seat is None else seat.hello.num_images
+
     def figures(self) -> dict[str, float]:
         """Return what the loggers get, by name; sums over the clients, since the run began."""
         total = self.ledger.total

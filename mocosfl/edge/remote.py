@@ -203,11 +203,18 @@ class NetworkedFederation(Federation):
         for place in counted:
             if clients[place] in weights:
                 self._mirror(place, weights[clients[place]])
+                self._count_images(clients[place])
         groups = (ClientGroup(pool.new_tensor(counted), 1),)
         spread = super().synchronise(places_there(groups, pool))
         self.head_step = self._step + 1
         self.hub.give_heads({client: self.head_of(client) for client in weights})
         return spread
+
+    def _count_images(self, client: int) -> None:
+        """Let a client count as much as it holds images, which the server's partition can't know."""
+        counts, number = self.clients.averager.image_counts, self.hub.num_images(client)
+        if len(counts) and number is not None:
+            counts[client] = number
 
     @torch.no_grad()
     def _mirror(self, place: int, weights: Pair) -> None:
