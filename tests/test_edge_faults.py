@@ -326,7 +326,7 @@ def test_client_that_comes_back_within_a_step_is_not_sent_the_gradient_it_does_n
             again = Stream(hub.address)
             with closed(again):
                 again.send(hello(client=1, incarnation=welcome.incarnation, head_step=0))
-                assert first.ending().code is grpc.StatusCode.ABORTED
+                assert first.ending().code is grpc.StatusCode.ALREADY_EXISTS
                 hub.send(0, 0, 1)
                 step = pool.submit(hub.ask, 1)
                 assert again.hear("welcome").go_on
@@ -406,13 +406,13 @@ def test_client_is_let_in_while_the_pool_has_no_remote_client():
 def test_deadline_of_the_first_step_counts_from_when_the_last_client_has_come(
     pool: ThreadPoolExecutor,
 ):
-    with open_hub(2, start_wait_seconds=60.0, step_deadline_seconds=0.5) as hub:
+    with open_hub(2, start_wait_seconds=60.0, step_deadline_seconds=1.5) as hub:
         good = GoodClient(hub.address, 0)
         with closed(good):
             connected(hub, 0)
             step: Future[Any] = pool.submit(hub.ask, 0)
             wait_until(lambda: hub.ledger[0].steps == 1)
-            time.sleep(0.6)  # longer than a deadline
+            time.sleep(1.6)  # longer than a deadline
             slow = Stream(hub.address)
             with closed(slow):
                 slow.send(hello(client=1))
@@ -449,6 +449,22 @@ def test_below_min_clients_a_step_waits_and_says_so(
             second = GoodClient(hub.address, 2)
             with closed(second):
                 assert step.result(20) == {0: 1.0, 2: 3.0}
+
+
+def test_step_that_only_a_refused_client_could_answer_asks_it_again(pool: ThreadPoolExecutor):
+    with open_hub(1) as hub:
+        clumsy = Stream(hub.address)
+        with closed(clumsy):
+            clumsy.send(hello(client=0))
+            connected(hub, 0)
+            step: Future[Any] = pool.submit(hub.ask, 0)
+            clumsy.hear("welcome")
+            clumsy.hear("step")
+            clumsy.send(nan(0))
+            clumsy.hear("refused")
+            assert clumsy.hear("step").step == 0
+            clumsy.send(smashed(0, 4.0))
+            assert step.result(20) == {0: 4.0}
 
 
 def test_the_end_of_the_server_is_told_to_all_even_before_they_are_let_in():

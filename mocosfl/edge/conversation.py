@@ -31,6 +31,7 @@ _NOT_WANTED = (
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.ALREADY_EXISTS,
 )
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -91,6 +91,9 @@ class Questions:
             enough = len(collection.answers) >= least
             if absent or not enough:
                 begun = now
+            if not (enough or collection.pending) and collection.failed:
+                collection.failed.clear()  # else nobody might be left that could answer
+                continue
             deadline = begun + self.settings.step_deadline_seconds
             if enough and (now >= deadline or not waiting):
                 break

@@ -218,7 +218,10 @@ class Streams:
         old = self.seats.get(client)
         if old is not None:  # a connection that the client has lost, and we not yet
             log.info("client %d: has connected anew", client)
-            old.end(grpc.StatusCode.ABORTED, "the client has connected anew")
+            # Whoever hears this is not the client that has lost its connection, but another
+            # process with the same certificate; the two would throw each other out without end.
+            words = f"client {client} has connected from elsewhere; end one of the two programs"
+            old.end(grpc.StatusCode.ALREADY_EXISTS, words)
             self._forget(old)
         account = self.ledger[client]
         account.connections += 1
