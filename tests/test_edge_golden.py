@@ -236,7 +236,7 @@ def traces(*names: str) -> list[Path]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_traces_are_reproduced_through_a_wire_in_full_precision(tmp_path: Path) -> None:
-    paths = traces("vgg11_cut2", "resnet18_cut3_sampled", "resnet18_cut4_aligned")
+    paths = traces("vgg11_cut2", "resnet18_cut4_aligned")
     for trace, measured in replay_all(paths, tmp_path, "fp64"):
         assert mismatches(trace["expected"], measured) == []
 
@@ -260,7 +260,7 @@ def test_all_traces_are_reproduced_through_an_fp32_wire(tmp_path: Path) -> None:
 def test_fp32_wire_rounds_what_crosses_the_cut_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("resnet18_asymmetric_linear", "resnet18_frozen_clients")
+    names = ("resnet18_frozen_clients",)  # the trace that rounding moves most
     through_the_wire = [measured for _, measured in replay_all(traces(*names), tmp_path, "fp32")]
     monkeypatch.setattr(Federation, "smash", _rounded(Federation.smash))
     for name, measured in zip(names, through_the_wire, strict=True):
