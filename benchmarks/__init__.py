@@ -1,5 +1,6 @@
 """Measurements of speed and memory, side by side; see README.md here.
 
 Run from the repository's root: `python -m benchmarks.step`, `.views`, `.probe`, `.startup`,
-`.scale`. Each prints a table and writes it, with all that was measured, as Markdown and JSON.
+`.scale`, `.edge`, `.edge_link`. Each prints a table and writes it, with all that was measured, as
+Markdown and JSON.
 """

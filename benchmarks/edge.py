@@ -1,69 +1,68 @@
 """Steps a second, the server's memory and all bytes of a federation of real streams.
 
-    python -m benchmarks.edge                    (two cores: some minutes)
+    python -m benchmarks.edge --data-dir data           (two cores: over an hour)
+    python -m benchmarks.edge --steps 50 --precisions fp32
 
-One server process, and a few processes with many clients each, all on this machine. The server's
-memory is read at every so many steps: flat is what it has to be.
+One server process, and a few processes with many clients each, all on this machine; before them the
+same configuration as a simulation. The server's memory is read at every so many steps: flat is
+what it has to be. With `--probe` the encoders are compared too.
 """
 
 import argparse
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from benchmarks.configuration import Shape, compose, overrides_of, write_noise
-from benchmarks.machine import ROOT
+from benchmarks.configuration import Shape, overrides_of, real_images, write_noise
+from benchmarks.edge_run import loopback, run_networked, run_simulated
 from benchmarks.results import Table, make_parser, megabytes, parse, positive, publish, seconds
-from mocosfl.data.datamodule import FederatedData
-from mocosfl.metrics_log import read_metrics
-from mocosfl.run_folder import RunFolder
 
-POLL_SECONDS = 0.1
-
-
-class Sample(NamedTuple):
-    """The server at a step."""
-
-    step: int
-    at_seconds: float
-    own_bytes: int  # resident, without pages of files
+SIMULATION = "simulation"
+MB = 2**20
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what the command line asks for."""
     options = parse(_parser(), arguments)
+    found: dict[str, dict[str, Any]] = {}
     with TemporaryDirectory() as scratch:
-        found = {p: _measure(p, options, Path(scratch) / p) for p in options.precisions}
-    publish("edge", options, [_speed(found, options), _traffic(found)], {"precisions": found})
+        overrides = _overrides(options, Path(scratch) / "images")
+        if options.simulation:
+            found[SIMULATION] = run_simulated(overrides, Path(scratch) / SIMULATION)
+        for precision in options.precisions:
+            folder = Path(scratch) / precision
+            found[precision] = run_networked(
+                (*overrides, f"edge.precision={precision}"),
+                folder,
+                loopback(),
+                num_processes=options.processes,
+            )
+            shutil.rmtree(folder)  # its checkpoint may be large
+    publish("edge", options, _tables(found, options), {"runs": found})
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("Steps a second, memory and bytes of real streams.", repeats=1)
     add = parser.add_argument
     add("--clients", type=positive, default=100, help="N, all of them in the pool")
-    add("--processes", type=positive, default=4, help="that the clients are spread over")
+    add("--batch", type=positive, default=1, help="b, images a client and step")
+    add("--processes", type=positive, default=2, help="that the clients are spread over")
     add("--steps", type=positive, default=1000)
-    add("--every", type=positive, default=50, help="steps between two looks at the memory")
+    add("--every", type=positive, default=20, help="steps between two looks at the server")
     add(
         "--precisions",
         choices=("fp32", "fp16", "int8"),
         nargs="+",
-        default=["fp32"],
+        default=["fp32", "fp16", "int8"],
         help="on the wire",
     )
-    add("--images-per-client", type=positive, default=50, help="and so steps of a round")
-    add("--image-size", type=positive, default=32, help="side, pixels")
+    add("--simulation", action=argparse.BooleanOptionalAction, default=True, help="run it too")
+    add("--probe", action="store_true", help="all encoders at the end")
+    add("--data-dir", type=Path, default=None, help="with CIFAR-10's cache; None: synthetic images")
+    add("--images-per-client", type=positive, default=50, help="synthetic ones")
+    add("--image-size", type=positive, default=32, help="side of synthetic images, pixels")
     add("--width", type=positive, default=16, help="of ResNet-18; 64 is full size")
     add("--cut", type=positive, default=1, help="cut layer")
     add("--precision", choices=("fp32",), default="fp32", help="of the arithmetic")
@@ -71,179 +70,109 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(precision: str, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Run one federation and return what was seen of it."""
-    overrides = _overrides(options, scratch)
-    _deal(overrides, scratch / "clients")
-    run, address = scratch / "run", f"127.0.0.1:{_free_port()}"
-    server_only = [f"edge.listen={address}", f"edge.precision={precision}"]
-    server_only += [f"run_dir={run}", f"edge.min_clients={options.clients}"]
-    with ExitStack() as processes:
-        server = processes.enter_context(
-            _process("mocosfl.edge.server", *overrides, *server_only, log=scratch / "server.log")
-        )
-        clients = [
-            processes.enter_context(
-                _process(
-                    "benchmarks.edge_clients",
-                    address,
-                    str(scratch / "clients"),
-                    *(str(client) for client in range(first, options.clients, options.processes)),
-                    log=scratch / f"clients_{first}.log",
-                )
-            )
-            for first in range(min(options.processes, options.clients))
-        ]
-        samples = list(_watch(server, run, options.every))
-        tallies: dict[str, Any] = {}
-        for client in clients:
-            out, _ = client.communicate(timeout=60)
-            tallies |= json.loads(out.splitlines()[-1])
-    _check_end(server, scratch / "server.log")
-    return {
-        "samples": [sample._asdict() for sample in samples],
-        **_summary(samples),
-        "sent": _total(tallies, "up"),
-        "received": _total(tallies, "down"),
-        "client_steps": sum(tally["steps"] for tally in tallies.values()),
-        "left_out": sum(tally["left_out"] for tally in tallies.values()),
-        "server": json.loads(RunFolder(run).edge.read_text())["total"],
-    }
-
-
 def _overrides(options: argparse.Namespace, scratch: Path) -> tuple[str, ...]:
-    num_images = options.clients * options.images_per_client
-    data = write_noise(scratch / "images", num_images=num_images, image_size=options.image_size)
+    """Return what server and simulation have in common."""
+    if options.data_dir is None:
+        number = options.clients * options.images_per_client
+        data = write_noise(scratch, num_images=number, image_size=options.image_size)
+    else:
+        data = real_images(options.data_dir.absolute())
     shape = Shape(
         num_clients=options.clients,
         pool_size=options.clients,
         cut_layer=options.cut,
         width=options.width,
-        steps_per_block=1,
+        steps_per_block=options.batch,
     )
     return (
         *overrides_of(shape, options, data),
         "split.bottleneck_channels=4",
         "split.bottleneck_stride=2",
+        f"clients.batch_size={options.batch}",
+        # The published rule for so many rows.
+        f"clients.syncs_per_round={max(1, 1000 // (options.clients * options.batch))}",
         f"trainer.max_steps={options.steps}",
-        "trainer.log_every_steps=1",  # the row of a step in metrics.csv is how we see it
+        f"trainer.log_every_steps={options.every}",  # a row of metrics.csv is how we see a step
+        f"callbacks.probe_at_end={str(options.probe).lower()}",
+        # All take part in each step, as in the simulation, however slow this machine is.
+        f"edge.min_clients={options.clients}",
+        "edge.step_deadline_seconds=120",
+        *options.set,  # once more: the last word
     )
 
 
-def _deal(overrides: tuple[str, ...], folder: Path) -> None:
-    """Write each client's images as the simulation deals them."""
-    data = FederatedData(compose(overrides))
-    for client in range(len(data.partition.counts)):
-        (folder / str(client)).mkdir(parents=True)
-        images = data.dataset.train.images[data.partition.client(client)]
-        np.save(folder / str(client) / "images.npy", images)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _process(module: str, *arguments: str, log: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Run a module, and end it behind the block if it has not ended."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", module, *arguments]
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _watch(server: "subprocess.Popen[str]", run: Path, every: int) -> Iterator[Sample]:
-    """Yield the server's state whenever it has done so many steps, until it ends."""
-    due = every
-    while server.poll() is None:
-        time.sleep(POLL_SECONDS)
-        rows = read_metrics(RunFolder(run).metrics)
-        step = int(float(rows[-1]["step"])) if rows else 0
-        if step >= due and (held := _own_bytes(server.pid)):
-            yield Sample(step, time.perf_counter(), held)
-            due = step - step % every + every
-
-
-def _own_bytes(pid: int) -> int:
-    """Return what a child holds now without pages of files; 0 if it has just ended."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    sizes = dict(line.split(":", 1) for line in lines)
-    if "VmRSS" not in sizes:
-        return 0
-    held, files = (1024 * int(sizes[key].split()[0]) for key in ("VmRSS", "RssFile"))
-    return held - files
-
-
-def _check_end(server: "subprocess.Popen[str]", log: Path) -> None:
-    if server.returncode:
-        raise RuntimeError(f"the server ended with {server.returncode}:\n{log.read_text()[-4000:]}")
-
-
-def _summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Return speed and memory between the first sample and the last; the start is in neither."""
-    first, last = samples[0], samples[-1]
-    steps = np.array([sample.step for sample in samples])
-    held = np.array([sample.own_bytes for sample in samples])
-    return {
-        "steps_per_second": (last.step - first.step) / (last.at_seconds - first.at_seconds),
-        "first_bytes": first.own_bytes,
-        "last_bytes": last.own_bytes,
-        "most_bytes": int(held.max()),
-        "bytes_a_step": float(np.polyfit(steps, held, 1)[0]),
-    }
-
-
-def _total(tallies: dict[str, Any], direction: str) -> dict[str, int]:
-    """Return bytes by message over all clients, as serialised."""
-    total: Counter[str] = Counter()
-    for tally in tallies.values():
-        total.update(tally[direction])
-    return dict(total)
+def _tables(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> list[Table]:
+    networked = {name: result for name, result in found.items() if name != SIMULATION}
+    tables = [_speed(found, options), _memory(networked, options), _traffic(networked)]
+    return [*tables, _accuracy(found, options)] if options.probe else tables
 
 
 def _speed(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
-    columns = ["wire", "steps/s", "a step", "memory, first", "last", "most", "growth a step"]
+    columns = ["wire", "steps/s", "a step", "against the simulation", "CPU of the server, a step"]
+    columns += ["CPU of all clients, a step", "loss at the end"]
+    simulated = found.get(SIMULATION)
+    rows = []
+    for name, result in found.items():
+        speed = result["steps_per_second"]
+        against = f"{speed / simulated['steps_per_second']:.3g}" if simulated else ""
+        on_clients = seconds(result["clients_cpu_seconds"]) if name != SIMULATION else ""
+        of_server = seconds(result["server_cpu_seconds"])
+        rows.append([name, f"{speed:.3g}", seconds(1 / speed), against, of_server, on_clients])
+        rows[-1].append(f"{result['loss']:.4f}")
+    notes = [
+        f"{options.clients} clients of {options.batch} images a step in {options.processes} "
+        f"processes on the server's own machine, {options.steps} steps, width {options.width}, cut "
+        f"{options.cut}, C4S2. The loss is the mean of the last logged ones.",
+    ]
+    return Table("Steps", columns, rows, notes)
+
+
+def _memory(networked: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
+    columns = ["wire", "server, first", "last", "most", "growth a step", "a process of clients"]
     rows = [
         [
-            precision,
-            f"{result['steps_per_second']:.3g}",
-            seconds(1 / result["steps_per_second"]),
+            name,
             *(megabytes(result[f"{which}_bytes"]) for which in ("first", "last", "most")),
             f"{result['bytes_a_step'] / 1024:.2f} KB",
+            megabytes(result["clients_bytes"] / min(options.processes, options.clients)),
         ]
-        for precision, result in found.items()
+        for name, result in networked.items()
     ]
     notes = [
-        f"{options.clients} clients in {options.processes} processes on the server's own machine; "
-        f"memory of the server every {options.every} steps, without pages of files.",
+        f"Without pages of files; first is at step {options.every}. Growth: the slope of a line "
+        f"through all looks, every {options.every} steps."
     ]
-    return Table("Steps and the server's memory", columns, rows, notes)
+    return Table("Memory", columns, rows, notes)
 
 
-def _traffic(found: dict[str, dict[str, Any]]) -> Table:
-    columns = ["wire", "", "tensors", "predicted", "messages", "messages, by the clients' count"]
+def _traffic(networked: dict[str, dict[str, Any]]) -> Table:
+    columns = ["wire", "", "tensors, bytes", "predicted", "heads to start from", "messages"]
+    columns += ["beside the tensors"]
     rows = []
-    for precision, result in found.items():
+    for name, result in networked.items():
         server = result["server"]
-        tensors = {
-            "up": server["smashed_up"] + server["weights_up"],
-            "down": server["gradients_down"] + server["weights_down"],
-        }
-        for direction, clients in (("up", "sent"), ("down", "received")):
-            counted = tensors[direction], server[f"predicted_{direction}"], server[direction]
-            numbers = [f"{number:,}" for number in (*counted, sum(result[clients].values()))]
-            rows.append([precision, direction, *numbers])
-    return Table("Bytes of all clients", columns, rows)
+        up = server["smashed_up"] + server["weights_up"], 0
+        down = server["gradients_down"] + server["weights_down"], server["heads_down"]
+        for direction, (tensors, heads) in (("up", up), ("down", down)):
+            numbers = tensors, server[f"predicted_{direction}"], heads, server[direction]
+            beside = server[f"other_{direction}"] / (tensors + heads)
+            rows.append([name, direction, *(f"{n:,}" for n in numbers), f"{100 * beside:.2f} %"])
+    notes = ["Of all clients, by the server's count; protobuf, without HTTP/2, TLS and TCP."]
+    return Table("Bytes", columns, rows, notes)
+
+
+def _accuracy(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> Table:
+    columns = ["wire", "loss at the end", "kNN, %", "linear probe, %", "a client's MB, up + down"]
+    rows = []
+    for name, result in found.items():
+        probes, server = result["probes"], result.get("server")
+        linear = probes["probes"]["linear"]["final_top1"]
+        sent = ""
+        if server is not None:
+            sent = " + ".join(f"{server[way] / options.clients / MB:.2f}" for way in ("up", "down"))
+        accuracies = (f"{100 * value:.2f}" for value in (probes["knn_top1"], linear))
+        rows.append([name, f"{result['loss']:.4f}", *accuracies, sent])
+    return Table("Accuracy", columns, rows, ["Top-1 on the test images, behind the last step."])
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """Clients of a networked federation, many in one process; for `benchmarks.edge`.
 
-    python -m benchmarks.edge_clients <HOST:PORT> <folder of images> <id> ...
+    python -m benchmarks.edge_clients HOST:PORT <folder of images> --clients 0 1 2
 
-Client i holds `<folder>/<i>/images.npy`, trains its head, and says itself who it is. Prints
+Client i holds `<folder>/<i>/images.npy` and trains its head. Prints
 {"<i>": {"steps": ..., "up": {message: bytes}, "down": {...}}, ...} as JSON when the run is over.
 """
 
+import argparse
 import asyncio
 import json
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mocosfl.edge.connection import Server
+from mocosfl.edge.credentials import read_credentials
 from mocosfl.edge.own_images import OwnImages
 from mocosfl.edge.session import run_session
 from mocosfl.edge.training_head import TrainingHead
@@ -22,11 +24,15 @@ from mocosfl.edge.training_head import TrainingHead
 GIVE_UP_SECONDS = 120.0  # without a server; the benchmark may have been ended
 
 
-async def _session(address: str, folder: Path, client: int) -> dict[str, Any]:
-    images = OwnImages(folder / str(client))
+async def _session(options: argparse.Namespace, client: int) -> dict[str, Any]:
+    images = OwnImages(options.images / str(client))
+    credentials = None
+    if options.certificates is not None:
+        own = options.certificates / "clients" / str(client)
+        credentials = read_credentials(own, "--certificates").for_client()
     tally = await run_session(
         TrainingHead(images),
-        Server(address),
+        Server(options.server, credentials),
         num_images=len(images),
         client=client,
         give_up_after=GIVE_UP_SECONDS,
@@ -41,17 +47,24 @@ async def _session(address: str, folder: Path, client: int) -> dict[str, Any]:
     }
 
 
-async def _all(address: str, folder: Path, clients: list[int]) -> dict[int, dict[str, Any]]:
-    tallies = await asyncio.gather(*(_session(address, folder, client) for client in clients))
+async def _all(options: argparse.Namespace) -> dict[int, dict[str, Any]]:
+    # One head computes at a time: more threads of one interpreter only wait for each other.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
+    clients = options.clients
+    tallies = await asyncio.gather(*(_session(options, client) for client in clients))
     return dict(zip(clients, tallies, strict=True))
 
 
 def main() -> None:
     """Take part in a run with all the clients that the command line names."""
-    address, folder, *clients = sys.argv[1:]
+    parser = argparse.ArgumentParser(description="Clients of a networked federation.")
+    parser.add_argument("server", help="HOST:PORT")
+    parser.add_argument("images", type=Path, help="folder with a folder for each client")
+    parser.add_argument("--clients", type=int, nargs="+", required=True, help="their ids")
+    parser.add_argument("--certificates", type=Path, default=None, help="None: plain text")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    tallies = asyncio.run(_all(address, Path(folder), [int(client) for client in clients]))
-    print(json.dumps(tallies))
+    print(json.dumps(asyncio.run(_all(options))))
 
 
 if __name__ == "__main__":

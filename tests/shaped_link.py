@@ -229,7 +229,8 @@ def carry(devices: Sequence[int], shaping: Shaping, owner: IO[bytes]) -> None:
     while True:
         until = min(direction.next_arrival() for direction in directions) - time.monotonic()
         wait = max(0.0, until) if until < float("inf") else None
-        readable, _, _ = select.select([*devices, owner], [], [], wait)
+        sources: list[int | IO[bytes]] = [*devices, owner]
+        readable, _, _ = select.select(sources, [], [], wait)
         if owner in readable:
             return
         now = time.monotonic()

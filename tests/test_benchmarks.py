@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from reference import ReferenceFederation
+from shaped_link import why_not
 from small_federation import (
     DIM,
     TAU,
@@ -20,7 +21,7 @@ from small_federation import (
 )
 from torch import nn
 
-from benchmarks import arithmetic, parts, probe, scale, startup, step, views
+from benchmarks import arithmetic, edge, edge_link, parts, probe, scale, startup, step, views
 from benchmarks.central import CentralMoco
 from benchmarks.contest import Pace, race
 from benchmarks.first_step import PHASES
@@ -262,3 +263,53 @@ def test_startup_writes_seconds_and_memory_of_each_phase(tmp_path: Path) -> None
     (start,) = read(tmp_path, "startup")["starts"]["4"]
     assert list(start["seconds"]) == list(start["own_bytes"]) == list(PHASES)
     assert all(seconds > 0 for seconds in start["seconds"].values())
+
+
+TINY_EDGE = ["--width", "4", "--image-size", "8", "--clients", "2", "--images-per-client", "24"]
+TINY_MOCO = ["--set", "moco.queue_length=64", "moco.projector_hidden=16", "moco.projector_dim=8"]
+
+
+def equal_bytes(run: dict[str, Any]) -> None:
+    """Check that the tensors of a run are the predicted bytes, and that the messages hold them."""
+    server, all_steps = run["server"], run["client_steps"]
+    assert server["steps"] == all_steps and run["left_out"] == 0
+    assert server["smashed_up"] + server["weights_up"] == server["predicted_up"] > 0
+    assert server["gradients_down"] + server["weights_down"] == server["predicted_down"] > 0
+    assert sum(run["received"].values()) == server["down"]
+    # The clients count a Hello that found no server yet, too.
+    assert sum(run["sent"].values()) - run["sent"]["hello"] < server["up"]
+
+
+@pytest.mark.slow
+def test_edge_sees_both_and_counts_the_predicted_bytes(tmp_path: Path) -> None:
+    sizes = ["--processes", "2", "--steps", "24", "--every", "1", "--precisions", "fp32"]
+    edge.main([*TINY_EDGE, *sizes, "--out", str(tmp_path), *TINY_MOCO])
+
+    runs = read(tmp_path, "edge")["runs"]
+    assert list(runs) == ["simulation", "fp32"]
+    for run in runs.values():
+        assert len(run["losses"]) == 24
+        assert run["steps_per_second"] > 0 and run["server_cpu_seconds"] > 0
+        assert 0 < run["first_bytes"] <= run["most_bytes"]
+    assert runs["fp32"]["client_steps"] == 2 * 24
+    # The same images, views and weights; later losses differ by how rounding grows in training.
+    first = [runs[name]["losses"][0] for name in runs]
+    assert first[0] == pytest.approx(first[1], rel=1e-4)
+    equal_bytes(runs["fp32"])
+
+
+@pytest.mark.slow
+def test_edge_link_counts_what_goes_over_the_link(tmp_path: Path) -> None:
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    sizes = ["--batch", "2", "--steps", "12", "--every", "1", "--precisions", "fp32"]
+    edge_link.main([*TINY_EDGE, *sizes, "--out", str(tmp_path), *TINY_MOCO])
+
+    runs = read(tmp_path, "edge_link")["runs"]
+    for run in runs.values():
+        equal_bytes(run)
+        assert run["link"]["sent_bytes"] > run["server"]["up"]
+        assert run["link"]["received_bytes"] > run["server"]["down"]
+    speeds = {name: run["steps_per_second"] for name, run in runs.items()}
+    assert speeds["fp32, shaped"] < speeds["fp32, without limits"]

@@ -8,28 +8,27 @@ from mocosfl.build import batch_sizes
 from mocosfl.config import Config
 from mocosfl.edge.ledger import Account, Ledger
 from mocosfl.overhead.network import build_network
-from mocosfl.overhead.traffic import rates
+from mocosfl.overhead.traffic import Rates, rates
 from mocosfl.plan import megabytes
 
 
-def predicted(config: Config, account: Account, batch_size: int) -> tuple[int, int]:
+def predicted(account: Account, rates: Rates) -> tuple[int, int]:
     """Return the predicted bytes up and down of a client: of its tensors alone.
 
     Args:
-        config: of the run.
         account: of the client; its steps and syncs count.
-        batch_size: b of the client.
+        rates: of a client with its batch size.
     """
-    rate = rates(config, build_network(config), batch_size)
-    weights = account.syncs * rate.sync
-    return account.steps * rate.step_up + weights, account.steps * rate.step_down + weights
+    weights = account.syncs * rates.sync
+    return account.steps * rates.step_up + weights, account.steps * rates.step_down + weights
 
 
 def compare(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Return measured and predicted bytes of each client, and in all, as plain values."""
     sizes, clients = batch_sizes(config), {}
+    network = build_network(config)  # takes a second, whatever the number of clients
     for client, account in ledger.accounts.items():
-        up, down = predicted(config, account, int(sizes[client]))
+        up, down = predicted(account, rates(config, network, int(sizes[client])))
         clients[str(client)] = {
             **asdict(account),
             "up": account.up,

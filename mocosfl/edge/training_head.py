@@ -113,9 +113,9 @@ class TrainingHead:
             fused=True,  # as in a simulation
         )
 
-    def views(self, request: pb.StepRequest) -> list[Tensor]:
+    def views(self, request: pb.StepRequest) -> tuple[Tensor, Tensor]:
         """Return the two views of a step's images, (b, 3, H, W) each, float32."""
-        settings = self.settings
+        settings, size = self.settings, self.settings.image_size
         rows = settings.batch_size
         order = client_order(
             len(self.images),
@@ -126,18 +126,25 @@ class TrainingHead:
         )
         pixels = self.images.read(order[request.number * rows :][:rows])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        generator = torch_generator(settings.seed, "views", request.round, request.number)
-        return [self._view(images, generator, request) for _ in range(2)]
-
-    def _view(self, images: Tensor, generator: torch.Generator, request: pb.StepRequest) -> Tensor:
-        settings, size = self.settings, self.settings.image_size
-        # The numbers of all clients' rows are drawn: a row's must not depend on whose it is.
-        uniforms = draw_uniforms(generator, request.num_rows)
-        own = uniforms[request.first_row :][: settings.batch_size]
-        parameters = parameters_from_uniforms(_view_settings(settings), own, source_size=size)
-        return make_views(
-            images, parameters, output_size=size, mean=settings.mean, std=settings.std
+        # Both views at once: for a few rows the number of operations is what costs.
+        parameters = parameters_from_uniforms(
+            _view_settings(settings), self._uniforms(request), source_size=size
         )
+        views = make_views(
+            torch.cat([images, images]),
+            parameters,
+            output_size=size,
+            mean=settings.mean,
+            std=settings.std,
+        )
+        return views[:rows], views[rows:]
+
+    def _uniforms(self, request: pb.StepRequest) -> Tensor:
+        """Return the random numbers of both views, first view first, (2b, NUM_UNIFORMS)."""
+        generator = torch_generator(self.settings.seed, "views", request.round, request.number)
+        own = slice(request.first_row, request.first_row + self.settings.batch_size)
+        # The numbers of all clients' rows are drawn: a row's must not depend on whose it is.
+        return torch.cat([draw_uniforms(generator, request.num_rows)[own] for _ in range(2)])
 
     def smash(self, request: pb.StepRequest) -> tuple[Floats, Floats]:
         """Return query and key of a step, (b or 2b, c, h, w) each."""
