@@ -42,6 +42,11 @@ def run(config: Config) -> Result:
                 f"resume={config.resume}: its clients are simulated, and their state is in its "
                 "checkpoint, not on devices; go on with it with train.py"
             )
+        if config.edge is None and run_config.edge is not None:
+            raise ValueError(
+                f"resume={config.resume}: its clients are other machines; go on with it with "
+                f"python -m mocosfl.edge.server resume={config.resume}"
+            )
         copy_keys(config, run_config, given.intersection(FREE_ON_RESUME))
         train(run_config, folder, resume=True)
     return Result(Outcome.finished)

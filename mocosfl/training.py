@@ -126,6 +126,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     _check_probe(config, data)
     _check_disk(config, folder, plan)
     check_memory(config, plan)
+    _check_edge(config)
     log.info("the plan\n%s", describe(config, plan))
     if checkpoint is None:
         write_start(config, folder, data, plan)
@@ -188,13 +189,22 @@ def _networked(config: Config, module: MocoSFL) -> AbstractContextManager[MocoSF
     """Put clients at the other end of streams where the run has remote ones."""
     if config.edge is None:
         return nullcontext(module)
+    from mocosfl.edge.assembly import networked
+
+    return networked(config, module)
+
+
+def _check_edge(config: Config) -> None:
+    """Check before anything is written that a networked run has what it needs."""
+    if config.edge is None:
+        return
     try:  # the libraries of the extra `edge` are not everybody's
-        from mocosfl.edge.assembly import networked
+        from mocosfl.edge.assembly import server_credentials
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"edge: {error.name} is not installed; install it with pip install 'mocosfl[edge]'"
+            f"edge: {error.name} is not installed; install it with pip install -e '.[edge]'"
         ) from error
-    return networked(config, module)
+    server_credentials(config.edge)
 
 
 def _check_fresh(folder: RunFolder) -> None:

@@ -38,7 +38,9 @@ class DirectHub:
             head.begin(welcome)
             self.heads[client], self.given[client] = head, first.step
 
-    def ask_step(self, requests: Mapping[int, pb.StepRequest], head_step: int) -> dict[int, Pair]:
+    def ask_step(
+        self, requests: Mapping[int, pb.StepRequest], head_step: int, *, at_least: int
+    ) -> dict[int, Pair]:
         answers = {}
         for client, request in requests.items():
             head = self.heads[client]

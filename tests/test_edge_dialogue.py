@@ -216,3 +216,25 @@ def test_all_bytes_of_refused_messages_count_as_other(talk: Talk):
 def test_nothing_is_asked_before_the_welcome():
     dialogue = Dialogue(0, expectation(), Account(), max_refusals=1, deliver=lambda *_: None)
     assert not dialogue.idle
+
+
+def test_values_that_would_overflow_in_the_server_are_refused(talk: Talk):
+    talk.hear(with_query(tensor(1e7)))
+    assert "values of at most 1e+06 expected, 1e+07 came" in talk.reason()
+    assert talk.delivered == [(3, SMASHED, None)]
+
+
+def test_weights_that_would_spoil_the_mean_are_refused(talk: Talk):
+    talk.hear(smashed(7))
+    talk.dialogue.send_gradient(7, np.zeros(SHAPE, np.float32), sync_after=True)
+    talk.hear(weights(7, 1e4))
+    assert "values of at most 1000 expected" in talk.reason()
+    assert talk.delivered[-1] == (3, WEIGHTS, None)
+
+
+def test_client_that_reads_nothing_is_disconnected_before_its_messages_pile_up():
+    talk = Talk(max_refusals=1000)
+    for _ in range(200):
+        talk.hear(b"garbage")
+    assert len(talk.dialogue.outbox) <= 64
+    assert talk.dialogue.banned_for == "it has left 64 messages unread"

@@ -102,7 +102,7 @@ HELLOS = {
     "another's id": ({"client": 0}, "it says it is client 0, and its certificate is client 1's"),
     "unknown id": ({"client": 9}, "it says it is client 9, and its certificate is client 1's"),
     "other version": ({"protocol": 99}, "protocol 99, and this server speaks 1"),
-    "no images": ({"num_images": 0}, "at least 1 image"),
+    "no images": ({"num_images": 0}, "1 to 100000000 images"),
     "exported head": ({"exported_head": True}, "an exported head can't be trained"),
     "too many states": ({"kept": [pb.KeptState()] * 17}, "at most 16 kept states"),
 }
@@ -421,6 +421,19 @@ def test_deadline_of_the_first_step_counts_from_when_the_last_client_has_come(
                 time.sleep(0.1)  # it takes a moment to answer
                 slow.send(smashed(0, 5.0))
                 assert step.result(20) == {0: 1.0, 1: 5.0}
+
+
+def test_start_waits_for_clients_that_are_not_in_the_first_pool_too(pool: ThreadPoolExecutor):
+    with open_hub(2, start_wait_seconds=60.0) as hub:
+        first = GoodClient(hub.address, 0)
+        with closed(first):
+            connected(hub, 0)
+            step: Future[Any] = pool.submit(hub.ask, 0, 0)
+            wait_until(lambda: hub.ledger[0].steps == 1)
+            assert not step.done()
+            second = GoodClient(hub.address, 1)
+            with closed(second):
+                assert step.result(20) == {0: 1.0}
 
 
 def test_start_is_waited_for_no_longer_than_is_told():

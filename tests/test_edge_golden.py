@@ -260,7 +260,8 @@ def test_all_traces_are_reproduced_through_an_fp32_wire(tmp_path: Path) -> None:
 def test_fp32_wire_rounds_what_crosses_the_cut_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("resnet18_frozen_clients",)  # the trace that rounding moves most
+    # The trace that rounding moves most, and one whose gradients come down.
+    names = ("resnet18_frozen_clients", "vgg11_cut2")
     through_the_wire = [measured for _, measured in replay_all(traces(*names), tmp_path, "fp32")]
     monkeypatch.setattr(Federation, "smash", _rounded(Federation.smash))
     for name, measured in zip(names, through_the_wire, strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ from edge_federation import with_edge
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
+from mocosfl.command import run
 from mocosfl.config import Config
 from mocosfl.edge.guests import make_guests
 from mocosfl.edge_rules import parse_address
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.traffic import rates
 from mocosfl.plan import describe, make_plan
+from mocosfl.run_folder import RunFolder
+from mocosfl.training import train
 from mocosfl.validate import validate
 
 Compose = Callable[[Sequence[str]], Config]
@@ -110,3 +114,30 @@ def test_step_that_no_message_can_hold_is_refused(compose_quick: Compose) -> Non
     config = with_edge(compose_quick(["clients.batch_size=8192"]))
     with pytest.raises(ValueError, match=r"clients\.batch_size=8192: the smashed data of a step"):
         make_guests(config, build_network(config).client, 7)
+
+
+def test_networked_run_is_not_resumed_as_a_simulation(
+    compose_quick: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("mocosfl.command.in_sweep", lambda: False)
+    overrides = SimpleNamespace(overrides=SimpleNamespace(task=[f"resume={tmp_path}"]))
+    monkeypatch.setattr("mocosfl.command.HydraConfig", SimpleNamespace(get=lambda: overrides))
+    RunFolder(tmp_path).save_config(with_edge(compose_quick([])))
+    config = compose_quick([])
+    config.resume = str(tmp_path)
+    with pytest.raises(SystemExit):
+        run(config)
+    assert f"python -m mocosfl.edge.server resume={tmp_path}" in capsys.readouterr().err
+
+
+def test_missing_certificates_are_told_before_anything_is_written(
+    compose_quick: Compose, tmp_path: Path
+) -> None:
+    config = with_edge(compose_quick([]), certificates=str(tmp_path / "nowhere"))
+    folder = RunFolder(Path(config.run_dir))
+    with pytest.raises(FileNotFoundError, match=r"edge\.certificates=.*nowhere: no ca\.pem there"):
+        train(config, folder, resume=False)
+    assert not folder.config.exists()

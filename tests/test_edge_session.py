@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -27,6 +28,7 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.client_head import ClientHead
 from mocosfl.edge.connection import GaveUp, Retry, Server
 from mocosfl.edge.conversation import NotWanted
+from mocosfl.edge.server_checks import check_welcome
 from mocosfl.edge.session import run_session
 from mocosfl.edge.tally import Tally
 from mocosfl.edge.wire import Floats
@@ -362,6 +364,40 @@ def test_a_client_gives_up_after_the_time_it_was_told(caplog: pytest.LogCaptureF
     with pytest.raises(GaveUp, match=r"gave up after 0\.3 s .*UNAVAILABLE"):
         run(run_session(RecordingHead(), address, num_images=7, give_up_after=0.3))
     assert caplog.text.count("trying again") == 1  # the same reason is told once
+
+
+def test_giving_up_counts_from_when_the_server_was_last_there() -> None:
+    retry = Retry(give_up_after=0.2)
+    retry.reset()  # let in
+    time.sleep(0.3)  # a healthy session, longer than that
+    run(retry.wait("the first lost connection"))
+    time.sleep(0.2)
+    with pytest.raises(GaveUp):
+        run(retry.wait("and nobody since"))
+
+
+HARMFUL: dict[str, dict[str, Any]] = {
+    "image_size": {"image_size": 2**32 - 1},
+    "steps_per_round": {"steps_per_round": 2**32 - 1},
+    "num_parameters": {"num_parameters": 2**32 - 1},
+    "network.width": {"network": pb.Network(width=2**31)},
+    "NaN": {"tau": float("nan")},
+    "tau": {"tau": 1.5},
+    "std": {"std": [0.0, 1.0, 1.0]},
+    "infinite": {"views": pb.Views(hue=float("inf"))},
+}
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_settings_that_would_take_a_devices_memory_are_refused(name: str) -> None:
+    settings = pb.Settings()
+    settings.CopyFrom(SETTINGS)
+    for field, value in HARMFUL[name].items():
+        settings.ClearField(field)
+        settings.MergeFrom(pb.Settings(**{field: value}))
+    with pytest.raises(wire.Refusal, match=r"^Settings"):
+        check_welcome(pb.Welcome(settings=settings, go_on=True))
+    check_welcome(pb.Welcome(settings=SETTINGS, go_on=True))
 
 
 def test_a_server_that_does_not_answer_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from mocosfl.edge.guests import make_guests
 from mocosfl.edge.hub import Hub
 from mocosfl.edge.networked_module import NetworkedMocoSFL
 from mocosfl.edge.remote import NetworkedFederation
+from mocosfl.edge_config import EdgeConfig
 from mocosfl.module import MocoSFL
 from mocosfl.server import Server
 
@@ -34,7 +35,13 @@ def networked(config: Config, module: MocoSFL) -> Iterator[NetworkedMocoSFL]:
     assert remote is not None
     federation = module.federation
     guests = make_guests(config, federation.clients.head, module.steps_per_round)
-    hub = Hub(guests, config.edge, _credentials(config))
+    if config.edge.certificates is None and config.edge.insecure:
+        log.warning(
+            "edge.insecure=true: nothing is encrypted and anybody who can connect to %s may take "
+            "part under any client's name",
+            config.edge.listen,
+        )
+    hub = Hub(guests, config.edge, server_credentials(config.edge))
     own = NetworkedMocoSFL(
         NetworkedFederation(
             federation.clients,
@@ -59,15 +66,12 @@ def networked(config: Config, module: MocoSFL) -> Iterator[NetworkedMocoSFL]:
         hub.close(finished=finished, text=text)
 
 
-def _credentials(config: Config) -> Credentials | None:
-    assert config.edge is not None
-    folder = config.edge.certificates
-    if folder is not None:
-        return read_credentials(Path(folder), "edge.certificates")
-    if config.edge.insecure:
-        log.warning(
-            "edge.insecure=true: nothing is encrypted and anybody who can connect to %s may take "
-            "part under any client's name",
-            config.edge.listen,
-        )
-    return None
+def server_credentials(edge: EdgeConfig) -> Credentials | None:
+    """Return the server's certificates; None where the run is to be without.
+
+    Raises:
+        ValueError, FileNotFoundError: they are not there or not readable.
+    """
+    if edge.certificates is None:
+        return None
+    return read_credentials(Path(edge.certificates), "edge.certificates")

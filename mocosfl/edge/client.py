@@ -24,7 +24,7 @@ Train with the images of one folder, together with the other clients of a server
 not with --head. Goes on until the run is finished, comes back by itself when the server or the
 network was away, and says at its end what it did. Ctrl-C ends it; started again it goes on.
 
-  python -m mocosfl.edge.client --server lab.example:50051 --data images --certificates client_3
+  python -m mocosfl.edge.client --server lab.example:50061 --data images --certificates client_3
 """
 
 
@@ -156,7 +156,7 @@ def address(text: str) -> str:
     is_port = port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535
     if not (colon and is_host and is_port):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no HOST:PORT, as in lab.example:50051, 10.0.0.5:50051 or [::1]:50051"
+            f"{text!r} is no HOST:PORT, as in lab.example:50061, 10.0.0.5:50061 or [::1]:50061"
         )
     return text
 

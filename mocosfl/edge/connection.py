@@ -67,6 +67,7 @@ class Connection:
         Args:
             server: that is called on entering.
         """
+        self.encrypted = server.credentials is not None
         options: list[tuple[str, Any]] = list(_OPTIONS)
         if server.is_loopback:
             options.append(("grpc.enable_http_proxy", 0))
@@ -156,8 +157,14 @@ class Retry:
         self.reset()
 
     def reset(self) -> None:
-        """Note that the server is there."""
-        self._wait, self._since, self._reason = FIRST_WAIT_SECONDS, time.monotonic(), ""
+        """Note that the server has let the client in."""
+        self._wait, self._reason = FIRST_WAIT_SECONDS, ""
+        self._there, self._since = True, time.monotonic()
+
+    def note_end(self) -> None:
+        """Note that a stream is over; a client that was let in has been with the server so far."""
+        if self._there:
+            self._there, self._since = False, time.monotonic()
 
     async def wait(self, reason: str) -> None:
         """Wait before the next try.
@@ -173,6 +180,7 @@ class Retry:
         self._reason = reason
         wait = self._wait * self._generator.uniform(0.5, 1.0)
         self._wait = min(2 * self._wait, LONGEST_WAIT_SECONDS)
+        self.note_end()
         if self.give_up_after is not None:
             left = self._since + self.give_up_after - time.monotonic()
             if left <= 0:

@@ -99,7 +99,8 @@ class Conversation:
     async def _hear(self, data: bytes | None) -> bool:
         """Do what a message says; False where the run is finished."""
         if data is None:
-            raise _lost(await self.connection.ending())
+            ending = await self.connection.ending()
+            raise _lost(ending, encrypted=self.connection.encrypted)
         message = _parse(data)
         kind = message.WhichOneof("content")
         self.tally.bytes_down[str(kind)] += len(data)
@@ -258,10 +259,14 @@ def _encode(values: Floats, dtype: int, name: str) -> pb.Tensor:
         ) from error
 
 
-def _lost(ending: Ending) -> Exception:
+def _lost(ending: Ending, *, encrypted: bool) -> Exception:
     """Return what the end of a stream means."""
     if ending.code in _NOT_WANTED:
         return NotWanted(f"the server refuses this client: {ending.details}")
     if ending.code is grpc.StatusCode.OK:
         return Lost("the server has ended the stream")
-    return Lost(f"no connection to the server ({ending.code.name}: {ending.details})")
+    hint = ""
+    if encrypted and "refused" not in ending.details:
+        # What TLS says of a wrong certificate is not always in the details.
+        hint = "; if the server is there, look at the certificates: authority, dates, server's name"
+    return Lost(f"no connection to the server ({ending.code.name}: {ending.details}){hint}")

@@ -19,6 +19,7 @@ from mocosfl.edge.wire import Floats, Refusal
 log = logging.getLogger(__name__)
 
 SMASHED, WEIGHTS, KEPT = "smashed", "weights", "kept"
+MAX_UNREAD = 64  # messages that wait for a client that does not read
 
 
 class Expectation(NamedTuple):
@@ -214,11 +215,21 @@ class Dialogue:
 
     def _smashed(self, tensor: pb.Tensor, name: str) -> Floats:
         e = self.expectation
-        return wire.decode(tensor, dtype=e.smashed_dtype, shape=e.smashed_shape, name=name)
+        return wire.decode(
+            tensor,
+            dtype=e.smashed_dtype,
+            shape=e.smashed_shape,
+            name=name,
+            largest=wire.LARGEST_SMASHED,
+        )
 
     def _weights(self, weights: pb.Weights) -> Pair:
         e = self.expectation
-        form: dict[str, Any] = {"dtype": e.weights_dtype, "shape": (e.num_parameters,)}
+        form: dict[str, Any] = {
+            "dtype": e.weights_dtype,
+            "shape": (e.num_parameters,),
+            "largest": wire.LARGEST_WEIGHT,
+        }
         online = wire.decode(weights.online, **form, name="Weights.online")
         if weights.HasField("momentum") != e.align_momentum:
             wanted = "is" if e.align_momentum else "is not"
@@ -249,8 +260,11 @@ class Dialogue:
         data = message.SerializeToString()
         kind = message.WhichOneof("content")
         assert kind is not None
-        self.account.count_down(kind, tensors, len(data))
-        self.outbox.append(data)
+        if len(self.outbox) >= MAX_UNREAD:
+            self.banned_for = f"it has left {MAX_UNREAD} messages unread"
+        else:
+            self.account.count_down(kind, tensors, len(data))
+            self.outbox.append(data)
         self.on_outbox()
 
 

@@ -8,6 +8,7 @@ from mocosfl.edge.wire import Refusal
 
 HeadOf = Callable[[int], pb.Head]
 MAX_KEPT = 16  # states that a Hello may name
+MAX_IMAGES = 10**8  # that a client may say it holds
 
 
 def check_hello(hello: pb.Hello, certified: int | None, clients: Container[int]) -> int:
@@ -34,9 +35,9 @@ def check_hello(hello: pb.Hello, certified: int | None, clients: Container[int])
         raise Refusal("without certificates a client must say which one it is (--client ID)")
     if client not in clients:
         raise Refusal(f"client {client} is none of this run's remote clients (edge.num_remote)")
-    if hello.num_images < 1 or len(hello.kept) > MAX_KEPT:
+    if not 1 <= hello.num_images <= MAX_IMAGES or len(hello.kept) > MAX_KEPT:
         raise Refusal(
-            f"Hello: at least 1 image and at most {MAX_KEPT} kept states expected, "
+            f"Hello: 1 to {MAX_IMAGES} images and at most {MAX_KEPT} kept states expected, "
             f"{hello.num_images} and {len(hello.kept)} came"
         )
     return client

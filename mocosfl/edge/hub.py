@@ -107,7 +107,9 @@ class Hub:
         """
         self._questions.begin(Standing(run, uuid.uuid4().hex, step, head_of))
 
-    def ask_step(self, requests: Mapping[int, pb.StepRequest], head_step: int) -> dict[int, Pair]:
+    def ask_step(
+        self, requests: Mapping[int, pb.StepRequest], head_step: int, *, at_least: int = 0
+    ) -> dict[int, Pair]:
         """Ask clients for a step, and return what came in time: query and key.
 
         Waits for all that are connected, at most until the deadline; at least for `min_clients`.
@@ -116,8 +118,9 @@ class Hub:
             requests: by client, the same step in each.
             head_step: Head.step of the head that a client must have. Who has another one, because
                 it missed a sync, is given the current one with the request.
+            at_least: answers that are waited for, whatever `min_clients` says.
         """
-        return self._wait(self._questions.ask_step(requests, head_step))
+        return self._wait(self._questions.ask_step(requests, head_step, at_least=at_least))
 
     def send_gradients(
         self, step: int, gradients: Mapping[int, Floats], *, sync_after: bool

@@ -18,6 +18,7 @@ from mocosfl.edge_config import EdgeConfig
 
 log = logging.getLogger(__name__)
 
+WHAT = {SMASHED: "the step", WEIGHTS: "the sync", KEPT: "the checkpoint"}
 WAITING_WORD_SECONDS = 10.0  # between two lines on whom a step waits for
 
 
@@ -42,6 +43,7 @@ class Questions:
         self.steps = 0  # asked for
         self._standing: Standing | None = None
         self._start_deadline = 0.0
+        self._seen: set[int] = set()  # clients that have been connected
         self._collection = _Collection("")
         self._changed = asyncio.Event()
         # By whom the clients were asked for the current step: one that has connected anew since
@@ -71,22 +73,23 @@ class Questions:
 
     def joined(self, client: int) -> None:
         """Take note that a client has said Hello."""
+        self._seen.add(client)
         self._changed.set()
 
     async def ask_step(
-        self, requests: Mapping[int, pb.StepRequest], head_step: int
+        self, requests: Mapping[int, pb.StepRequest], head_step: int, *, at_least: int
     ) -> dict[int, Pair]:
         """Ask clients for a step; see `Hub.ask_step`."""
         collection = self._collection = _Collection(SMASHED)
         self._in_step = {}
         # The deadline counts from when the last of those that the step waits for in any case came.
         told = begun = time.monotonic()
-        least = min(self.settings.min_clients, len(requests))
+        least = min(max(at_least, self.settings.min_clients), len(requests))
         while True:
             self._ask_free(requests, head_step, collection)
             now = time.monotonic()
-            missing = set(requests) - self.streams.seats.keys() - collection.answers.keys()
-            absent = bool(missing) and now < self._start_deadline
+            # All, not only those of this step: the next pool's would be left out without a word.
+            absent = bool(self.streams.guests.keys() - self._seen) and now < self._start_deadline
             waiting = bool(collection.pending) or absent
             enough = len(collection.answers) >= least
             if absent or not enough:
@@ -101,8 +104,6 @@ class Questions:
                 told = now
                 self._tell_waiting(collection, least)
             await self._change(min(1.0, deadline - now))
-        if requests and not absent:
-            self._start_deadline = 0.0
         self._do_without(collection)
         self.steps += 1
         return collection.answers
@@ -138,7 +139,7 @@ class Questions:
     def _do_without(self, collection: _Collection) -> None:
         """Leave out those that have not answered."""
         for client in sorted(collection.pending):
-            log.info("client %d: too late, the step goes on without it", client)
+            log.info("client %d: too late, %s goes on without it", client, WHAT[collection.kind])
             self.streams.seats[client].dialogue.give_up_waiting()
         collection.pending.clear()
 
@@ -170,13 +171,26 @@ class Questions:
                 self._in_step[client].give_head(head)
 
     async def keep(self, step: int) -> None:
-        """Have all clients that are free keep their state."""
+        """Have all clients that are free keep their state; says who has not."""
         collection = self._collection = _Collection(KEPT)
         for client, seat in list(self.streams.free()):
             if not seat.hello.exported_head:
                 collection.pending.add(client)
                 seat.dialogue.ask_keep(step)
-        await self._collect(collection)
+        kept = await self._collect(collection)
+        training = {
+            client
+            for client in self._seen
+            if client not in self.streams.seats
+            or not self.streams.seats[client].hello.exported_head
+        }
+        if without := sorted(training - kept.keys()):
+            log.info(
+                "step %d is checkpointed without clients %s: should the server go back to it, they "
+                "start from its head",
+                step,
+                ", ".join(map(str, without)),
+            )
 
     async def _collect(self, collection: _Collection) -> dict[int, Any]:
         deadline = time.monotonic() + self.settings.step_deadline_seconds

@@ -90,7 +90,11 @@ class NetworkedFederation(Federation):
         """
         self._step, self._query, self._rows = number, None, []
         # Without requests too: clients that have connected are let in.
-        answers = self.hub.ask_step(self._requests(step, client_lr), self.head_step)
+        answers = self.hub.ask_step(
+            self._requests(step, client_lr),
+            self.head_step,
+            at_least=0 if self.simulated(step) else 1,  # a step has rows
+        )
         groups = []
         pool = step.pool.tolist()
         for group in step.groups:
@@ -211,7 +215,7 @@ class NetworkedFederation(Federation):
         return spread
 
     def _count_images(self, client: int) -> None:
-        """Let a client count as much as it holds images, which the server's partition can't know."""
+        """Let a client count by the images that it holds; the server's partition can't know."""
         counts, number = self.clients.averager.image_counts, self.hub.num_images(client)
         if len(counts) and number is not None:
             counts[client] = number

@@ -8,6 +8,10 @@ from mocosfl.edge.wire import Refusal
 
 # Far above any round's pool; what a client draws for a step grows with it.
 _MAX_ROWS = 2**20
+# Memory that a client takes at a server's word grows with these.
+_MAX_IMAGE_SIZE = 4096  # pixels
+_MAX_ROUND_IMAGES = 2**26  # that a client draws in a round
+_MAX_WIDTH = 4096  # channels
 _SMASHED_DTYPES = tuple(wire.ITEMS)
 _COMPUTE_DTYPES = (pb.FP32, pb.FP64)
 
@@ -29,6 +33,8 @@ def check_welcome(welcome: pb.Welcome) -> None:
     for name in positive:
         if getattr(settings, name) < 1:
             raise Refusal(f"Settings.{name}={getattr(settings, name)}: at least 1 expected")
+    _check_sizes(settings)
+    _check_numbers(settings)
     if len(settings.smashed_shape) != 3 or 0 in settings.smashed_shape:
         raise Refusal(f"Settings.smashed_shape={list(settings.smashed_shape)}: (c, h, w) expected")
     if settings.smashed_dtype not in _SMASHED_DTYPES:
@@ -41,12 +47,42 @@ def check_welcome(welcome: pb.Welcome) -> None:
             f"smashed data of {2 * numbers} bytes a step, and a message has at most "
             f"{wire.MAX_MESSAGE_BYTES}; clients.batch_size must be smaller"
         )
-    if len(settings.mean) != 3 or len(settings.std) != 3 or min(settings.std) <= 0:
-        raise Refusal("Settings.mean, Settings.std: 3 numbers each expected, std above 0")
     if welcome.WhichOneof("start") is None:
         raise Refusal("a Welcome that doesn't say what to start from")
     if welcome.HasField("head"):
         check_head(welcome.head, settings)
+
+
+def _check_sizes(settings: pb.Settings) -> None:
+    bounds = {
+        "image_size": (settings.image_size, _MAX_IMAGE_SIZE),
+        "steps_per_round * batch_size": (
+            settings.steps_per_round * settings.batch_size,
+            _MAX_ROUND_IMAGES,
+        ),
+        "num_parameters": (
+            settings.num_parameters,
+            wire.MAX_MESSAGE_BYTES // wire.ITEMS[pb.FP64].itemsize,
+        ),
+        "network.width": (settings.network.width, _MAX_WIDTH),
+    }
+    for name, (value, most) in bounds.items():
+        if value > most:
+            raise Refusal(f"Settings.{name}={value}: at most {most} expected")
+
+
+def _check_numbers(settings: pb.Settings) -> None:
+    if len(settings.mean) != 3 or len(settings.std) != 3:
+        raise Refusal("Settings.mean, Settings.std: 3 numbers each expected")
+    views = [getattr(settings.views, field.name) for field in pb.Views.DESCRIPTOR.fields]
+    rates = (settings.tau, settings.sgd_momentum, settings.weight_decay)
+    if not all(map(math.isfinite, (*settings.mean, *settings.std, *views, *rates))):
+        raise Refusal("Settings: a number is NaN or infinite")
+    if min(settings.std) <= 0 or min(rates) < 0 or max(rates[:2]) > 1:
+        raise Refusal(
+            "Settings: std above 0, tau and sgd_momentum from 0 to 1, weight_decay at least 0 "
+            "expected"
+        )
 
 
 def check_head(head: pb.Head, settings: pb.Settings) -> None:

@@ -301,6 +301,7 @@ def _options(keepalive_seconds: float) -> list[tuple[str, int]]:
     interval, answer = round(1000 * keepalive_seconds), round(500 * keepalive_seconds)
     hello = round(1000 * HELLO_SECONDS)
     return [
+        ("grpc.max_concurrent_streams", 4),  # of a connection, which needs one
         ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES),
         ("grpc.server_handshake_timeout_ms", hello),

@@ -36,7 +36,7 @@ _DTYPES = {pb.FP32: torch.float32, pb.FP64: torch.float64}
 
 
 class TrainingHead:
-    """The `ClientHead` with torch; see `session.ClientHead` for the methods."""
+    """The `ClientHead` with torch; see `client_head.ClientHead` for the methods."""
 
     digest = ""
 

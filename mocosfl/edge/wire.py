@@ -35,6 +35,10 @@ INT8_MOST = 127
 # number arrives as zeros, and FP16 may round a value above LARGEST_SENT to more than it can hold.
 FLOAT32_LEAST = 2.0**-149
 LARGEST_SENT = 2.0**127
+# What a client may send is bounded: larger values would overflow in the server's network, or in the
+# other clients' heads behind a sync, whose smashed data would then be refused in their turn.
+LARGEST_SMASHED = 1e6
+LARGEST_WEIGHT = 1e3
 # How messages begin that may be larger than ENVELOPE_BYTES: tags of length-delimited fields.
 LARGE_TAGS = tuple(
     number << 3 | 2
@@ -85,7 +89,9 @@ def _scale(largest: float, dtype: int) -> float:
     return 2.0 ** math.frexp(largest)[1]  # a power of two rounds nothing
 
 
-def decode(tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str) -> Floats:
+def decode(
+    tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str, largest: float = math.inf
+) -> Floats:
     """Read a tensor that must have the given type and shape, and finite numbers.
 
     Args:
@@ -93,6 +99,7 @@ def decode(tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str) ->
         dtype: that both sides have agreed on.
         shape: that is expected.
         name: of the tensor, for messages.
+        largest: absolute value that is accepted.
 
     Returns:
         float64 for FP64, else float32; of FP32 and FP64 a read-only array.
@@ -109,6 +116,9 @@ def decode(tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str) ->
     # The sum of finite numbers may overflow, so each is looked at.
     if not bool(np.isfinite(numbers).all()):
         raise Refusal(f"{name}: has NaN or infinite values")
+    found = float(np.abs(numbers).max(initial=0.0))
+    if found > largest:
+        raise Refusal(f"{name}: values of at most {largest:g} expected, {found:g} came")
     return numbers
 
 
