@@ -6,7 +6,7 @@ import hydra
 
 from mocosfl.command import run
 from mocosfl.config import Config
-from mocosfl.manners import quote_choices, user_errors
+from mocosfl.manners import check_simulated, quote_choices, user_errors
 from mocosfl.sweep_record import told_at_end
 from mocosfl.sweeps import Result, name_sweep
 
@@ -19,6 +19,6 @@ def main(config: Config) -> Result:
 
 if __name__ == "__main__":
     with user_errors():
-        sys.argv[1:] = name_sweep(quote_choices(sys.argv[1:]))
+        sys.argv[1:] = name_sweep(quote_choices(check_simulated(sys.argv[1:])))
     with told_at_end():
         main()

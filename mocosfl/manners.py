@@ -30,6 +30,21 @@ def quote_choices(arguments: list[str]) -> list[str]:
     ]
 
 
+def check_simulated(arguments: list[str]) -> list[str]:
+    """Return arguments of a program that simulates its clients.
+
+    Raises:
+        ValueError: one of them is for the networked server.
+    """
+    for argument in arguments:
+        if re.match(r"[+~]*edge[.=]", argument):
+            raise ValueError(
+                f"{argument}: this program simulates its clients; those that are other machines "
+                "are the server's (python -m mocosfl.edge.server, docs/edge.md)"
+            )
+    return arguments
+
+
 def setup_logging() -> None:
     """Quiet what the user cannot act on."""
     # Lightning's lines about devices and tips; our plan says what is used.

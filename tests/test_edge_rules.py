@@ -15,6 +15,8 @@ from mocosfl.command import run
 from mocosfl.config import Config
 from mocosfl.edge.guests import make_guests
 from mocosfl.edge_rules import parse_address
+from mocosfl.manners import check_simulated
+from mocosfl.overhead.__main__ import composed
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.traffic import rates
 from mocosfl.plan import describe, make_plan
@@ -141,3 +143,15 @@ def test_missing_certificates_are_told_before_anything_is_written(
     with pytest.raises(FileNotFoundError, match=r"edge\.certificates=.*nowhere: no ca\.pem there"):
         train(config, folder, resume=False)
     assert not folder.config.exists()
+
+
+def test_programs_that_simulate_refuse_the_server_s_keys() -> None:
+    assert check_simulated(["dataset=digits", "notes=edge.listen"])
+    with pytest.raises(ValueError, match=r"edge\.listen=1: this program simulates its clients"):
+        check_simulated(["dataset=digits", "edge.listen=1"])
+
+
+def test_overhead_and_dealing_take_the_server_s_keys() -> None:
+    config = composed(["run_dir=none", "edge.precision=int8", "edge.num_remote=2"])
+    assert config.edge is not None and config.edge.precision == "int8"
+    assert composed(["run_dir=none"]).edge is None

@@ -58,16 +58,17 @@ def main(arguments: list[str]) -> None:
 
 
 def composed(overrides: list[str]) -> Config:
-    """Return the configuration that `train.py` would get.
+    """Return the configuration that `train.py` would get; with `edge.*` the networked server.
 
     By hydra's compose function and not its decorator, which makes a run folder.
 
     Raises:
         ValueError: hydra refuses the overrides.
     """
+    name = "edge_server" if any(o.startswith("edge.") for o in overrides) else "config"
     try:
         with initialize_config_dir(str(CONF), version_base="1.3", job_name="mocosfl"):
-            return cast(Config, compose("config", quote_choices(overrides)))
+            return cast(Config, compose(name, quote_choices(overrides)))
     except HydraException as error:
         raise ValueError(str(error)) from error
 
