@@ -160,9 +160,14 @@ class RunFolder:
 
 
 def copy_keys(source: Any, target: Any, keys: Iterable[str]) -> None:
-    """Give a configuration the values that another has under some full keys, in place."""
+    """Give a configuration the values that another has under some full keys, in place.
+
+    A group that one of them does not have (`edge`, in a simulation) is left alone.
+    """
     for key in keys:
-        OmegaConf.update(target, key, OmegaConf.select(source, key))
+        group = key.rpartition(".")[0]
+        if all(OmegaConf.select(config, group) is not None for config in (source, target)):
+            OmegaConf.update(target, key, OmegaConf.select(source, key))
 
 
 def changed_keys(now: Any, before: Any, keys: Iterable[str]) -> dict[str, tuple[Any, Any]]:

@@ -663,8 +663,11 @@ def test_no_local_variable_of_the_server_keeps_smashed_data_alive_behind_its_ste
             try:
                 for step in range(3):
                     assert set(hub.go(step)) == {0, 1}
-                held = server_bytes()  # the question still has the answers
-                assert hub.ask_step({}, 0) == {}  # now it is another one
+                requests = {c: pb.StepRequest(step=3, number=3, num_rows=6) for c in (0, 1)}
+                answers = hub.ask_step(requests, 0)
+                held = server_bytes()  # by us
+                del answers
+                assert hub.ask_step({}, 0) == {}  # and now by nobody
                 left = server_bytes()
             finally:
                 tracemalloc.stop()

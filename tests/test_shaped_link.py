@@ -150,7 +150,7 @@ def there(namespaces: list[str], pids: list[int]) -> list[str]:
 
 
 def wait_until_gone(namespaces: list[str], pids: list[int]) -> None:
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while left := there(namespaces, pids):
         assert time.monotonic() < limit, left
         time.sleep(0.02)
