@@ -78,7 +78,7 @@ SETTINGS = {
 }
 
 
-FAST = [("two-sided", None), ("aligned momentum", 3)]
+FAST = [("aligned momentum", 3)]
 CASES = [
     pytest.param(
         overrides,

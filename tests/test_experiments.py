@@ -90,6 +90,8 @@ def also_needed(compose: Compose, tmp_path: Path, name: str) -> list[str]:
     return [f"taressfl.expert={folder.path}"]
 
 
+# Two steps of each; that their commands compose is in the fast suite.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_is_valid_and_trains(compose: Compose, tmp_path: Path, name: str):
     needed = also_needed(compose, tmp_path, name)

@@ -211,6 +211,7 @@ class Crossing:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_true_bytes_are_those_of_the_tensors_that_cross_the_cut(
     compose_quick: Compose, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ):

@@ -55,7 +55,7 @@ VARIANTS: dict[str, list[str]] = {
 }
 
 
-IN_FAST_SUITE = ("bank", "supervised", "unequal, missing, divergence-aware")
+IN_FAST_SUITE = ("bank", "supervised")
 
 
 @pytest.mark.parametrize(
