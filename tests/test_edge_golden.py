@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import test_golden
 import torch
 from edge_federation import ROOT, edge
@@ -26,8 +24,7 @@ from golden_traces import (
     tensor_figures,
     trace_files,
 )
-from test_golden import Recorder, build_federation, steps
-from torch.utils.data import DataLoader
+from test_golden import Recorder, build_federation, rates, steps, train
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
@@ -39,7 +36,6 @@ from mocosfl.edge.networked_module import NetworkedMocoSFL
 from mocosfl.edge.remote import NetworkedFederation
 from mocosfl.edge.streams import Guest
 from mocosfl.federation import Federation
-from mocosfl.module import OptimizerSettings
 from mocosfl.server import SmashedStep
 from mocosfl.step import Step
 
@@ -159,10 +155,7 @@ def replay(
         remote=torch.ones(config["clients"], dtype=torch.bool).numpy(),
         hub=hub,
     )
-    rates = OptimizerSettings(
-        config["lr"], config["client_lr"], 0.9, 5e-4, "constant", "rounds", 1.0, 1.0
-    )
-    module = NetworkedMocoSFL(federation, rates, num_rounds=1, steps_per_round=1, config={})
+    module = NetworkedMocoSFL(federation, rates(trace), num_rounds=1, steps_per_round=1, config={})
     recorder = Recorder(federation)
     job = {
         "trace": str(path),
@@ -170,24 +163,11 @@ def replay(
         "certificates": str(certificates / "clients"),
         "results": str(folder),
     }
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        precision="64-true",
-        max_epochs=1,
-        logger=False,
-        callbacks=[recorder],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
     processes.give(job)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        without_views = [
-            step._replace(view1=step.view1[:0], view2=step.view1[:0]) for step in steps(trace)
-        ]
-        trainer.fit(module, DataLoader(without_views, batch_size=None, collate_fn=lambda s: s))
+    without_views = [
+        step._replace(view1=step.view1[:0], view2=step.view1[:0]) for step in steps(trace)
+    ]
+    train(module, recorder, without_views, folder)
     hub.close(finished=True, text="the trace ends")
     processes.wait()
     return figures(federation, recorder, folder, config)

@@ -111,11 +111,10 @@ class Recorder(pl.Callback):
         )
 
 
-def replay(trace: Trace, folder: Path) -> dict[str, Any]:
-    """Train on a trace's steps and return the figures it expects."""
+def rates(trace: Trace) -> OptimizerSettings:
+    """Return the optimizer of a trace."""
     config = trace["config"]
-    federation = build_federation(trace)
-    settings = OptimizerSettings(
+    return OptimizerSettings(
         server_lr=config["lr"],
         client_lr=config["client_lr"],
         momentum=0.9,
@@ -125,8 +124,10 @@ def replay(trace: Trace, folder: Path) -> dict[str, Any]:
         step_decay_server=1.0,
         step_decay_client=1.0,
     )
-    module = MocoSFL(federation, settings, num_rounds=1, steps_per_round=1, config={})
-    recorder = Recorder(federation)
+
+
+def train(module: MocoSFL, recorder: Recorder, traced: list[Step], folder: Path) -> None:
+    """Train on steps in float64, watched by a recorder."""
     trainer = pl.Trainer(
         accelerator="cpu",
         precision="64-true",
@@ -141,7 +142,16 @@ def replay(trace: Trace, folder: Path) -> dict[str, Any]:
     with warnings.catch_warnings():
         # Steps that are in memory need no workers.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        trainer.fit(module, DataLoader(steps(trace), batch_size=None, collate_fn=lambda s: s))
+        trainer.fit(module, DataLoader(traced, batch_size=None, collate_fn=lambda s: s))
+
+
+def replay(trace: Trace, folder: Path) -> dict[str, Any]:
+    """Train on a trace's steps and return the figures it expects."""
+    config = trace["config"]
+    federation = build_federation(trace)
+    module = MocoSFL(federation, rates(trace), num_rounds=1, steps_per_round=1, config={})
+    recorder = Recorder(federation)
+    train(module, recorder, steps(trace), folder)
     optimizer = module.optimizers().optimizer  # type: ignore[union-attr]
     states = [
         federation.clients.client_state(client, optimizer) for client in range(config["clients"])

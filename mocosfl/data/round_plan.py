@@ -8,6 +8,7 @@ Source: Li et al., MocoSFL, ICLR 2023, and the published code's rule for synchro
 Legend: N clients, P clients in the pool, b images a client and step, S steps a round.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -201,6 +202,39 @@ def client_orders(
     return orders
 
 
+def step_of_client(
+    num_own: int,
+    client: int,
+    *,
+    seed: int,
+    round_index: int,
+    number: int,
+    steps_per_round: int,
+    batch_size: int,
+) -> _Ints:
+    """Return the places among its own images that one client draws in a step, (b,).
+
+    For a client that asks step by step: the order of its round is kept for the next one.
+
+    Args:
+        num_own: images that it holds, at least 1.
+        client: its id.
+        seed: the run's seed.
+        round_index: the round's number.
+        number: of the step in its round, from 0.
+        steps_per_round: S.
+        batch_size: b of the client.
+    """
+    order = _kept_order(
+        num_own,
+        client,
+        seed=seed,
+        round_index=round_index,
+        num_images=steps_per_round * batch_size,
+    )
+    return order[number * batch_size :][:batch_size]
+
+
 def client_order(
     num_own: int, client: int, *, seed: int, round_index: int, num_images: int
 ) -> _Ints:
@@ -217,3 +251,6 @@ def client_order(
     generator = numpy_generator(seed, "order", round_index, client)
     shuffles = generator.random((num_passes, num_own)).argsort(axis=1)
     return shuffles.ravel()[:num_images]
+
+
+_kept_order = lru_cache(maxsize=1)(client_order)

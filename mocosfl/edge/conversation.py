@@ -12,13 +12,12 @@ from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.client_head import ClientHead
 from mocosfl.edge.connection import Connection, Ending, Retry
-from mocosfl.edge.server_checks import check_head, check_step, check_welcome, smashed_shape
+from mocosfl.edge.server_checks import check_head, check_step, check_welcome
 from mocosfl.edge.tally import Tally
 from mocosfl.edge.wire import Floats, Refusal
 
@@ -101,7 +100,7 @@ class Conversation:
         if data is None:
             ending = await self.connection.ending()
             raise _lost(ending, encrypted=self.connection.encrypted)
-        message = _parse(data)
+        message = wire.parse_server_message(data)
         kind = message.WhichOneof("content")
         self.tally.bytes_down[str(kind)] += len(data)
         if kind == "goodbye":
@@ -214,17 +213,6 @@ class Conversation:
                 raise
 
 
-def _parse(data: bytes) -> pb.ServerMessage:
-    message = pb.ServerMessage()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise Refusal(f"{len(data)} bytes that are no message") from error
-    if message.WhichOneof("content") is None:
-        raise Refusal("a message without content")
-    return message
-
-
 def _smash(head: ClientHead, request: pb.StepRequest, settings: pb.Settings) -> pb.ClientMessage:
     query, key = head.smash(request)
     dtype = settings.smashed_dtype
@@ -237,7 +225,7 @@ def _smash(head: ClientHead, request: pb.StepRequest, settings: pb.Settings) -> 
 
 
 def _learn(head: ClientHead, gradient: pb.Gradient, settings: pb.Settings) -> None:
-    shape, dtype = smashed_shape(settings), settings.smashed_dtype
+    shape, dtype = wire.smashed_shape(settings), settings.smashed_dtype
     head.learn(wire.decode(gradient.query, dtype=dtype, shape=shape, name="gradient"))
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.data.round_plan import client_order
+from mocosfl.data.round_plan import step_of_client
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.exported_head import ExportedHead
 from mocosfl.edge.pillow_views import draw_views, make_views
@@ -159,14 +159,15 @@ def _drawn(
         raise Refusal(
             f"step {request.number} of a round: at most {settings.steps_per_round - 1} expected"
         )
-    order = client_order(
+    return step_of_client(
         num_own,
         client,
         seed=settings.seed,
         round_index=request.round,
-        num_images=settings.steps_per_round * size,
+        number=request.number,
+        steps_per_round=settings.steps_per_round,
+        batch_size=size,
     )
-    return order[request.number * size :][:size]
 
 
 def _problems(head: ExportedHead, settings: pb.Settings) -> list[str]:

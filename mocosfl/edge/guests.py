@@ -52,10 +52,8 @@ def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[i
 
 def expectation(settings: pb.Settings) -> Expectation:
     """Return what the tensors of a client with these settings must look like."""
-    rows = settings.batch_size * (2 if settings.both_views else 1)
-    channels, height, width = settings.smashed_shape
     return Expectation(
-        (rows, channels, height, width),
+        wire.smashed_shape(settings),
         settings.smashed_dtype,
         settings.num_parameters,
         settings.compute_dtype,

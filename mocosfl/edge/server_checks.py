@@ -16,12 +16,6 @@ _SMASHED_DTYPES = tuple(wire.ITEMS)
 _COMPUTE_DTYPES = (pb.FP32, pb.FP64)
 
 
-def smashed_shape(settings: pb.Settings) -> tuple[int, ...]:
-    """Return the shape of what a client sends up in a step: (b or 2b, c, h, w)."""
-    rows = settings.batch_size * (2 if settings.both_views else 1)
-    return (rows, *settings.smashed_shape)
-
-
 def check_welcome(welcome: pb.Welcome) -> None:
     """Check the settings of a run and the head that comes with them.
 
@@ -41,7 +35,7 @@ def check_welcome(welcome: pb.Welcome) -> None:
         raise Refusal(f"Settings.smashed_dtype={settings.smashed_dtype}: not a known type")
     if settings.compute_dtype not in _COMPUTE_DTYPES:
         raise Refusal(f"Settings.compute_dtype={settings.compute_dtype}: FP32 or FP64 expected")
-    numbers = wire.num_tensor_bytes(settings.smashed_dtype, smashed_shape(settings))
+    numbers = wire.num_tensor_bytes(settings.smashed_dtype, wire.smashed_shape(settings))
     if 2 * numbers + wire.ENVELOPE_BYTES > wire.MAX_MESSAGE_BYTES:
         raise Refusal(
             f"smashed data of {2 * numbers} bytes a step, and a message has at most "

@@ -22,7 +22,7 @@ from mocosfl.data.augmentation import (
     make_views,
     parameters_from_uniforms,
 )
-from mocosfl.data.round_plan import client_order
+from mocosfl.data.round_plan import step_of_client
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.kept_states import KeptStates, State
@@ -117,14 +117,16 @@ class TrainingHead:
         """Return the two views of a step's images, (b, 3, H, W) each, float32."""
         settings, size = self.settings, self.settings.image_size
         rows = settings.batch_size
-        order = client_order(
+        own = step_of_client(
             len(self.images),
             self._welcome.client,
             seed=settings.seed,
             round_index=request.round,
-            num_images=settings.steps_per_round * rows,
+            number=request.number,
+            steps_per_round=settings.steps_per_round,
+            batch_size=rows,
         )
-        pixels = self.images.read(order[request.number * rows :][:rows])
+        pixels = self.images.read(own)
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         # Both views at once: for a few rows the number of operations is what costs.
         parameters = parameters_from_uniforms(

@@ -8,7 +8,7 @@ reads: a message that says anything else is refused before memory is taken for i
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -143,6 +143,13 @@ def _dtype_name(dtype: int) -> str:
     return names[0] if names else f"type {dtype}"
 
 
+def smashed_shape(settings: pb.Settings) -> tuple[int, int, int, int]:
+    """Return the shape of what a client sends up in a step: (b or 2b, c, h, w)."""
+    rows = settings.batch_size * (2 if settings.both_views else 1)
+    channels, height, width = settings.smashed_shape
+    return rows, channels, height, width
+
+
 def num_tensor_bytes(dtype: int, shape: Sequence[int]) -> int:
     """Return the bytes of a tensor's numbers."""
     return math.prod(shape) * ITEMS[dtype].itemsize
@@ -162,7 +169,22 @@ def parse_client_message(data: bytes, *, max_bytes: int) -> pb.ClientMessage:
         raise Refusal(f"a message of {len(data)} bytes, at most {max_bytes} are expected")
     if len(data) > ENVELOPE_BYTES and not _is_one_large_field(data):
         raise Refusal(f"a message of {len(data)} bytes that is not Smashed or Weights alone")
-    message = pb.ClientMessage()
+    return _parse(pb.ClientMessage(), data)
+
+
+def parse_server_message(data: bytes) -> pb.ServerMessage:
+    """Read a message of the server.
+
+    Raises:
+        Refusal: not a message, or an empty one.
+    """
+    return _parse(pb.ServerMessage(), data)
+
+
+_Message = TypeVar("_Message", pb.ClientMessage, pb.ServerMessage)
+
+
+def _parse(message: _Message, data: bytes) -> _Message:
     try:
         message.ParseFromString(data)
     except DecodeError as error:
