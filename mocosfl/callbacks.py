@@ -52,7 +52,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def log_values(trainer: pl.Trainer, values: dict[str, float]) -> None:
-    """Send values to all loggers, at the step that has just ended."""
+    """Send values to all loggers, at the step that has just ended, and how far the run is."""
+    module = trainer.lightning_module
+    assert isinstance(module, MocoSFL)
+    values = values | module.progress
     for logger in trainer.loggers:
         logger.log_metrics(values, step=trainer.global_step - 1)
 
@@ -266,7 +269,7 @@ class Curves(Callback):
             if divergence:
                 log_values(trainer, divergence)
             return
-        values = {name: float(v) for name, v in pl_module.metrics(batch.round).items()}
+        values = {name: float(v) for name, v in pl_module.metrics().items()}
         now = time.monotonic()
         seconds = now - self._time
         values["time/step_seconds"] = seconds / (step - self._step)

@@ -69,6 +69,8 @@ class MocoSFL(pl.LightningModule):
         self.saving, self.attackers, self.lr_scale = saving, attackers, lr_scale
         self._sync_due = False
         self.num_images = 0  # of the last step
+        # By all clients; None: not known, the checkpoint is from before they were counted.
+        self.images_seen: int | None = 0
         # Of the clients that are there, None for all: in this process's stacks, and in the pool.
         self._own_places: Tensor | None = None
         self._places: Tensor | None = None
@@ -101,6 +103,8 @@ class MocoSFL(pl.LightningModule):
     def take_note(self, batch: Step) -> None:
         """Take note of who is there in a step, and of what follows it."""
         self.num_images = batch.num_images
+        if self.images_seen is not None:
+            self.images_seen += batch.num_images
         # Heads that stood still are as equal as after the last sync.
         self._sync_due = batch.sync_due and self.traffic is Traffic.all
         self._own_places = places_there(batch.groups, batch.pool)
@@ -190,7 +194,15 @@ class MocoSFL(pl.LightningModule):
         factor = round_factor(settings.schedule, num_rounds=self.num_rounds, decay=decay)
         return lambda step: factor(step // self.steps_per_round)
 
-    def metrics(self, round_index: int) -> dict[str, Tensor | float]:
+    @property
+    def progress(self) -> dict[str, float]:
+        """How far the run is, by logged name, for curves over something else than steps."""
+        values = {"progress/rounds": self.global_step / self.steps_per_round}
+        if self.images_seen is not None:
+            values["progress/images_seen"] = self.images_seen
+        return values
+
+    def metrics(self) -> dict[str, Tensor | float]:
         """Return what is logged of the last step, by name; tensors stay on the device."""
         output = self.last_output
         assert output is not None
@@ -200,7 +212,6 @@ class MocoSFL(pl.LightningModule):
             "train/loss": output.loss,
             "train/accuracy" if supervised else "train/contrast_accuracy": output.accuracy,
             "train/embedding_std": output.embedding_std,
-            "train/round": round_index,
         }
         if self.last_privacy is not None:
             values["privacy/attacker_ssim"] = self.last_privacy.attacker_ssim
@@ -223,6 +234,7 @@ class MocoSFL(pl.LightningModule):
         """Put the configuration in, as plain values; an encoder alone needs no client bank."""
         checkpoint["config"] = self.config
         checkpoint["max_steps"] = self.trainer.max_steps
+        checkpoint["images_seen"] = self.images_seen
         if "optimizer_states" not in checkpoint:
             state = checkpoint["state_dict"]
             del state["federation.clients._extra_state"]
@@ -233,6 +245,7 @@ class MocoSFL(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what is no tensor of a module."""
+        self.images_seen = checkpoint.get("images_seen")
         if self.saving is not None:
             self.saving.load_state_dict(checkpoint["saving"])
             self.saving.check_store(self.steps_per_round)

@@ -180,7 +180,9 @@ def test_every_step_is_logged_and_knn_at_the_end_of_each_round(quick_run: RunFol
     for name in ("train/loss", "train/contrast_accuracy", "lr/server", "lr/clients"):
         assert logged[name][0] == every_step
     assert logged["val/knn_top1"][0] == [6, 13, 20]
-    assert logged["train/round"][1] == [0.0] * 7 + [1.0] * 7 + [2.0] * 7
+    rounds, images = (logged[f"progress/{name}"][1] for name in ("rounds", "images_seen"))
+    assert rounds == pytest.approx([step / 7 for step in range(1, STEPS + 1)])
+    assert images == [12 * step for step in range(1, STEPS + 1)]  # 6 clients with 2 images
     cosine = [0.06 * (1 + math.cos(math.pi * r / 3)) / 2 for r in range(3) for _ in range(7)]
     assert logged["lr/clients"][1] == pytest.approx(cosine)
 

@@ -48,9 +48,9 @@ class NetworkedMocoSFL(MocoSFL):
         """Send the remote clients their gradients."""
         self.federation.reply(sync_due=self._sync_due)
 
-    def metrics(self, round_index: int) -> dict[str, Tensor | float]:
+    def metrics(self) -> dict[str, Tensor | float]:
         """Return what is logged of the last step, and of the streams."""
-        return super().metrics(round_index) | self.federation.hub.figures()
+        return super().metrics() | self.federation.hub.figures()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Have the clients keep their state first, so that both go on from the same step."""
