@@ -18,10 +18,11 @@ from torch.optim import SGD
 
 from benchmarks.configuration import Run, open_run
 from benchmarks.contest import Pace
-from mocosfl.build import build_federation, compile_networks, pool_size
+from mocosfl.assembly import compile_networks
+from mocosfl.build import build_federation, pool_size
 from mocosfl.config import Config
 from mocosfl.data.augmentation import draw_uniforms
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.ema import update_ema
 from mocosfl.federation import Federation, make_optimizer
 from mocosfl.loss import contrastive_loss

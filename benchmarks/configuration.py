@@ -13,7 +13,7 @@ from mocosfl.build import build_federation
 from mocosfl.config import Config
 from mocosfl.federation import Federation
 from mocosfl.manners import quote_choices
-from mocosfl.trainer import keep_memory
+from mocosfl.processor import keep_memory
 from mocosfl.validate import validate
 
 NUM_CLASSES = 10

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.configuration import compose
 from benchmarks.machine import ROOT
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.metrics_log import read_curves
 from mocosfl.run_folder import RunFolder
 

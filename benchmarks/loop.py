@@ -22,7 +22,7 @@ from benchmarks.contest import Pace
 from benchmarks.pil import pil_pipeline, view_of
 from mocosfl.build import batch_sizes, build_federation, pool_size, view_settings
 from mocosfl.config import Config
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.round_plan import plan_round
 from mocosfl.server import Server
 from tests.reference import ReferenceFederation, RingQueue

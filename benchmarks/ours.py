@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 from benchmarks.configuration import Run, open_run
 from benchmarks.contest import Pace
 from benchmarks.parts import Parts
-from mocosfl.build import build_module
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.assembly import build_module
+from mocosfl.data.datamodule import DataModule
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.loggers import open_loggers
 from mocosfl.manners import setup_logging
 from mocosfl.plan import make_plan
@@ -45,7 +46,7 @@ def _fit(run: Run, callbacks: list[Callback], parts: Parts | None) -> None:
         with open_loggers(config, folder) as loggers:
             trainer = make_trainer(config, folder, plan, loggers)
             trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-            trainer.fit(module, datamodule=data)
+            trainer.fit(module, datamodule=DataModule(data))
 
 
 class Paced(Callback):

@@ -8,14 +8,15 @@ from pytorch_lightning.callbacks import Callback
 
 from benchmarks.configuration import open_run
 from benchmarks.contest import Finished, synchronise
-from mocosfl.build import build_module
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.assembly import build_module
+from mocosfl.data.datamodule import DataModule
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.loggers import open_loggers
 from mocosfl.manners import setup_logging
 from mocosfl.plan import make_plan
 from mocosfl.run_folder import RunFolder
+from mocosfl.run_records import write_start
 from mocosfl.trainer import make_trainer
-from mocosfl.training import write_start
 
 
 class StopBehindFirst(Callback):
@@ -57,6 +58,6 @@ def start(
         trainer = make_trainer(config, folder, plan, loggers)
         trainer.callbacks.append(StopBehindFirst(device))  # type: ignore[attr-defined]
         try:
-            trainer.fit(module, datamodule=data)
+            trainer.fit(module, datamodule=DataModule(data))
         except Finished:
             phase_ends("first step")

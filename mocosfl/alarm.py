@@ -7,23 +7,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from mocosfl.module import MocoSFL
+from mocosfl.stopped import Collapsed, TrainingStopped
 
 
 def is_last_step(trainer: pl.Trainer) -> bool:
     """Return whether the run ends with the step that has just been taken."""
     return trainer.global_step == trainer.max_steps
-
-
-class TrainingStopped(RuntimeError):
-    """The run has failed and was stopped on purpose; the message says why and what to do."""
-
-
-class Collapsed(TrainingStopped):
-    """The embeddings tell nothing any more; `step` is where that was seen."""
-
-    def __init__(self, message: str, step: int) -> None:
-        super().__init__(message)
-        self.step = step
 
 
 def _advice(module: MocoSFL) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mocosfl.attack_config import AttackConfig
 from mocosfl.config import Config, TaressflMode
 from mocosfl.data.cache import Images
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.data.sources import load_dataset
 from mocosfl.randomness import numpy_generator

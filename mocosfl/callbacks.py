@@ -15,7 +15,7 @@ from torch import nn
 
 from mocosfl.alarm import Alarm, is_last_step
 from mocosfl.config import Config, FeatureKind
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
 from mocosfl.metrics_log import MetricsLog
@@ -176,7 +176,7 @@ class KnnMonitor(Callback):
         if not (every and (due or is_last_step(trainer))):
             return
         start = time.monotonic()
-        top1 = self.measure(trainer.datamodule, pl_module)  # type: ignore[attr-defined]
+        top1 = self.measure(trainer.datamodule.data, pl_module)  # type: ignore[attr-defined]
         seconds = time.monotonic() - start
         log_values(trainer, {"val/knn_top1": top1, "val/knn_seconds": seconds})
         pl_module.log("kNN", top1, prog_bar=True, logger=False)

@@ -77,6 +77,15 @@ class ClientSchedule(Enum):
     published = "published"
 
 
+class Profiler(Enum):
+    """Which of Lightning's profilers watches the run (`trainer.profiler`)."""
+
+    none = "none"
+    simple = "simple"  # seconds of each hook and callback
+    advanced = "advanced"  # Python's own profiler on each of them
+    pytorch = "pytorch"  # torch's operators, and a trace for Perfetto or chrome://tracing
+
+
 class FeatureKind(Enum):
     """What the kNN monitor compares (`callbacks.knn_features`)."""
 
@@ -277,6 +286,9 @@ class TrainerConfig:
     compile_mode: str = MISSING  # of torch.compile; reduce-overhead: CUDA graphs
     keep_freed_memory: bool = MISSING  # a step's memory stays with the process for the next one
     progress_bar: bool = MISSING  # the bar in the terminal
+    # Train on the images and views of the first so many steps over and over; 0: off.
+    overfit_steps: int = MISSING
+    profiler: Profiler = MISSING  # none, simple, advanced or pytorch; writes into profile/
 
 
 @dataclass

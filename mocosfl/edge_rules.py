@@ -117,6 +117,11 @@ def _methods(config: Config) -> Iterator[str]:
             "clients.client_state=stateless: a device keeps its own state; use "
             "clients.client_state=bank"
         )
+    if config.trainer.overfit_steps:
+        yield (
+            f"trainer.overfit_steps={config.trainer.overfit_steps}: devices draw their own images; "
+            "set it to 0"
+        )
     if config.trainer.devices != 1:
         yield (
             f"trainer.devices={config.trainer.devices}: a networked server is one process; set "

@@ -4,18 +4,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from mocosfl.build import build_module, plain
+from mocosfl.assembly import build_module
+from mocosfl.build import plain
 from mocosfl.checkpoint import config_of
 from mocosfl.collapse import read_collapses
 from mocosfl.config import Config
+from mocosfl.data.datamodule import DataModule
 from mocosfl.data.expert_data import open_data
 from mocosfl.ddp import OwnProcesses
 from mocosfl.manners import setup_logging
 from mocosfl.plan import make_plan
+from mocosfl.processor import cpu_settings
 from mocosfl.ranks import Ranks
 from mocosfl.run_folder import RunFolder
 from mocosfl.starting_point import load_expert, start_from_expert
-from mocosfl.trainer import cpu_settings, make_trainer
+from mocosfl.trainer import make_trainer
 from mocosfl.workers import Job, further_processes
 
 
@@ -66,4 +69,6 @@ def train_rank(job: Job, ready: Callable[[], None]) -> None:
             start_from_expert(module.federation, expert)
         trainer = make_trainer(config, folder, plan, [], OwnProcesses(ranks, job.port))
         ready()
-        trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
+        trainer.fit(
+            module, datamodule=DataModule(data), ckpt_path=job.checkpoint, weights_only=True
+        )

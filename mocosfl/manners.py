@@ -68,6 +68,9 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        sys.stderr.write("\nmocosfl: interrupted\n")
+        sys.exit(130)  # what a shell expects of Ctrl-C
     except Exception as error:
         if not is_mistake(error):
             raise
@@ -79,7 +82,7 @@ def user_errors() -> Iterator[None]:
 def is_mistake(error: Exception) -> bool:
     """Return whether an exception is told in its own words, without a traceback."""
     # Imported here: it needs torch, and --help does not.
-    from mocosfl.alarm import TrainingStopped
+    from mocosfl.stopped import TrainingStopped
 
     return isinstance(error, (*MISTAKES, TrainingStopped))
 

@@ -23,7 +23,7 @@ from mocosfl.config import Averaging, ClientState, Config, PartitionKind, Taress
 from mocosfl.data.round_plan import sync_steps
 from mocosfl.overhead.network import build_network, client_kinds, num_parameters, num_values
 from mocosfl.overhead.traffic import WEIGHT_BYTES, is_central, is_frozen, rates
-from mocosfl.taressfl_rules import LEARNING
+from mocosfl.taressfl_rules import LEARNING, is_expert
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def describe(config: Config, plan: Plan) -> str:
         "taressfl": config.taressfl.mode is TaressflMode.off,
         "attackers": plan.attacker_bytes == 0,
         # An expert is one head in one place.
-        **dict.fromkeys(("partition", "clients", "images a client"), _is_expert(config)),
+        **dict.fromkeys(("partition", "clients", "images a client"), is_expert(config)),
     }
     shown = [(name, text) for name, text in lines if not absent.get(name, False)]
     return "\n".join(f"{name:<16} {text}" for name, text in shown)
@@ -178,10 +178,6 @@ def _cut(config: Config) -> str:
     pair = split.bottleneck_channels
     bottleneck = f", bottleneck C{pair}S{split.bottleneck_stride}" if pair else ""
     return f"cut {split.cut_layer}{bottleneck}"
-
-
-def _is_expert(config: Config) -> bool:
-    return config.taressfl.mode is TaressflMode.expert
 
 
 def _processes(config: Config, plan: Plan) -> str:

@@ -25,8 +25,9 @@ from mocosfl.run_folder import RunFolder
 FREE_KEYS = (
     *run_folder.FREE_KEYS,
     "trainer.accelerator", "trainer.devices", "trainer.log_every_steps", "trainer.num_threads",
-    "trainer.view_block_images", "trainer.progress_bar", "dataset.path", "dataset.num_workers",
-    "dataset.download", "callbacks.checkpoint_every_steps", "callbacks.checkpoint_every_minutes",
+    "trainer.view_block_images", "trainer.progress_bar", "trainer.profiler", "dataset.path",
+    "dataset.num_workers", "dataset.download", "callbacks.checkpoint_every_steps",
+    "callbacks.checkpoint_every_minutes",
     "callbacks.pictures", "callbacks.measure_client_memory", "callbacks.probe_at_end",
 )  # fmt: skip
 _OUR_GROUPS = {"method", "dataset", "partition", "clients", "split", "seed"}

@@ -22,7 +22,10 @@ FREE_KEYS = ("run_dir", "sweep_name", "output_dir", "data_dir", "resume", "notes
 # remote clients come late.
 FREE_ON_RESUME = ("trainer.devices", *FREE_EDGE_KEYS)
 # Keys of `trainer` that came later: runs from before go on with what they did then.
-ADDED_KEYS = {"compile": False, "compile_mode": "default", "keep_freed_memory": False}
+ADDED_KEYS = {
+    "compile": False, "compile_mode": "default", "keep_freed_memory": False,
+    "overfit_steps": 0, "profiler": "none",
+}  # fmt: skip
 
 
 class FolderBusy(ValueError):
@@ -99,6 +102,11 @@ class RunFolder:
     def overhead(self) -> Path:
         """Bytes, MACs and memory of a client, written at the end."""
         return self.path / "overhead.json"
+
+    @property
+    def profile(self) -> Path:
+        """Folder of what `trainer.profiler` found."""
+        return self.path / "profile"
 
     @property
     def edge(self) -> Path:

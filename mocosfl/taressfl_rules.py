@@ -191,3 +191,8 @@ def _expert(config: Config) -> Iterator[str]:
             f"dataset.image_size={config.dataset.image_size} pixels wide; choose an auxiliary set "
             "of that size, or set both sizes alike"
         )
+
+
+def is_expert(config: Config) -> bool:
+    """Return whether a run trains an expert for TAResSFL."""
+    return config.taressfl.mode is TaressflMode.expert

@@ -1,46 +1,22 @@
 """Lightning's trainer as a run needs it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from pytorch_lightning.profilers import Profiler as LightningProfiler
 
 from mocosfl.alarm import Alarm
-from mocosfl.allocator import keep_freed_memory
 from mocosfl.callbacks import AtomicCheckpoints, Bar, Curves, KnnMonitor, LastCheckpoint
-from mocosfl.config import Config, TaressflMode
+from mocosfl.config import Config, Profiler
 from mocosfl.ddp import OwnProcesses, PlainTermination, PoolStrategy
+from mocosfl.interruption import Interruption
 from mocosfl.plan import Plan
 from mocosfl.privacy.reconstructions import Reconstructions
 from mocosfl.run_folder import RunFolder
+from mocosfl.taressfl_rules import is_expert
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
-
-
-def keep_memory(config: Config) -> None:
-    """Let the process keep what it frees, where it computes on the CPU and the run wants so."""
-    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
-    if config.trainer.keep_freed_memory and on_cpu:
-        keep_freed_memory()
-
-
-@contextmanager
-def cpu_settings(config: Config) -> Iterator[None]:
-    """Compute on `trainer.num_threads` CPU threads, by default this process's part of all.
-
-    The setting of `keep_memory` outlives the context.
-    """
-    keep_memory(config)
-    num_threads = torch.get_num_threads()
-    part = max(1, num_threads // config.trainer.devices)
-    torch.set_num_threads(config.trainer.num_threads or part)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def make_trainer(
@@ -78,10 +54,23 @@ def make_trainer(
         plugins=[AtomicCheckpoints(), *([] if processes is None else [processes])],
         enable_checkpointing=False,  # LastCheckpoint and KnnMonitor write them
         enable_progress_bar=settings.progress_bar and first,
+        profiler=_profiler(settings.profiler, folder) if first else None,
         enable_model_summary=False,  # the plan says it better
         default_root_dir=folder.path,
         use_distributed_sampler=False,
     )
+
+
+def _profiler(kind: Profiler, folder: RunFolder) -> LightningProfiler | None:
+    """Return what watches the run; its report is `profile/fit-<kind>.txt`."""
+    if kind is Profiler.none:
+        return None
+    profilers: dict[Profiler, type[LightningProfiler]] = {
+        Profiler.simple: SimpleProfiler,
+        Profiler.advanced: AdvancedProfiler,
+        Profiler.pytorch: PyTorchProfiler,
+    }
+    return profilers[kind](dirpath=folder.profile, filename=kind.name)
 
 
 def _callbacks(config: Config, folder: RunFolder, *, first: bool) -> list[Callback]:
@@ -116,11 +105,8 @@ def _callbacks(config: Config, folder: RunFolder, *, first: bool) -> list[Callba
     if settings.pictures and config.taressfl.pictures_every_rounds:
         every_rounds = config.taressfl.pictures_every_rounds
         callbacks.append(Reconstructions(folder.pictures, every_rounds=every_rounds))
+    alone = config.trainer.devices == 1 and config.edge is None
+    callbacks.append(Interruption(folder, at_step_end=alone, unless_suspicious=guarding))
     if config.trainer.progress_bar:
         callbacks.append(Bar(refresh_rate=every))
     return callbacks
-
-
-def is_expert(config: Config) -> bool:
-    """Return whether a run trains an expert for TAResSFL."""
-    return config.taressfl.mode is TaressflMode.expert

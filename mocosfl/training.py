@@ -1,61 +1,34 @@
 """A run from its configuration to its last checkpoint."""
 
-import json
 import logging
 import shutil
 import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from mocosfl import pictures
-from mocosfl.alarm import Collapsed
-from mocosfl.averaging import Spread
-from mocosfl.build import build_module
 from mocosfl.checkpoint import check_same_run
-from mocosfl.collapse import describe_collapses, go_back, read_collapses
+from mocosfl.closing import closing_words
+from mocosfl.collapse import go_back
 from mocosfl.config import Config
-from mocosfl.data.datamodule import FederatedData
 from mocosfl.data.expert_data import open_data
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
-from mocosfl.ddp import OwnProcesses, free_port
-from mocosfl.evaluation.report import table
-from mocosfl.evaluation.run_probes import probe_run
-from mocosfl.further_rank import further_ranks
-from mocosfl.loggers import open_loggers
 from mocosfl.memory_check import check_memory
-from mocosfl.metrics_log import read_curves
-from mocosfl.module import MocoSFL
-from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
 from mocosfl.plan import Plan, describe, make_plan, megabytes
-from mocosfl.ranks import ALONE, Ranks
-from mocosfl.run_folder import (
-    FREE_ON_RESUME,
-    RunFolder,
-    changed_keys,
-    copy_keys,
-    write_atomically,
-)
-from mocosfl.starting_point import load_expert, start_from_expert
-from mocosfl.trainer import cpu_settings, is_expert, make_trainer
+from mocosfl.processor import cpu_settings
+from mocosfl.run_folder import FREE_ON_RESUME, RunFolder, changed_keys, copy_keys
+from mocosfl.starting_point import load_expert
+from mocosfl.stopped import Collapsed
 from mocosfl.validate import validate
+
+if TYPE_CHECKING:
+    from mocosfl.module import MocoSFL
 
 log = logging.getLogger(__name__)
 
-CURVES = (
-    "train/loss",
-    "train/contrast_accuracy",
-    "train/accuracy",
-    "val/knn_top1",
-    "train/embedding_std",
-)
-DIVERGENCE = {name: f"sync/divergence_{name}" for name in Spread._fields}
-NUM_VIEWS_SHOWN = 12
-
-
-def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
+def train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     """Train a federation, or go on with one.
 
     Args:
@@ -77,7 +50,7 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
         return _train_through_collapses(config, folder, resume=resume)
 
 
-def train_unless_finished(config: Config, folder: RunFolder) -> MocoSFL | None:
+def train_unless_finished(config: Config, folder: RunFolder) -> "MocoSFL | None":
     """Do what a run's folder calls for: start the run, go on with it, or leave it alone.
 
     Decided under the folder's lock, so that of several processes one alone trains.
@@ -102,7 +75,7 @@ def train_unless_finished(config: Config, folder: RunFolder) -> MocoSFL | None:
         return _train_through_collapses(config, folder, resume=folder.config.is_file())
 
 
-def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
+def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     """Train; after a collapse go back to the last good checkpoint, as often as is allowed."""
     while True:
         try:
@@ -113,7 +86,7 @@ def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool)
             resume = True
 
 
-def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
+def _train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     start = time.monotonic()
     if not resume:
         _check_fresh(folder)
@@ -122,40 +95,29 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     data = open_data(config, partition_file=own_partition)
     expert = load_expert(config) if checkpoint is None else None  # it is in the checkpoint
     plan = make_plan(config, data.partition.counts)
-    _check_max_steps(config, plan)
+    _check_steps(config, plan)
     _check_probe(config, data)
     _check_disk(config, folder, plan)
     check_memory(config, plan)
     _check_edge(config)
     log.info("the plan\n%s", describe(config, plan))
+    # Imported here: Lightning and matplotlib take seconds, and the plan need not wait for them.
+    from mocosfl.fitting import fit
+    from mocosfl.run_records import write_end, write_finish, write_start
+
     if checkpoint is None:
         write_start(config, folder, data, plan)
     else:
         _check_partition(folder, data)
         _note_free_keys(config, folder)
     folder.failed.unlink(missing_ok=True)  # of an earlier try; nothing has refused this one
-    processes = _processes(config)
-    module = build_module(
-        config,
-        plan.steps_per_round,
-        counts=data.partition.counts,
-        smashed_folder=folder.smashed,
-        num_collapses=len(read_collapses(folder)),
-        ranks=ALONE if processes is None else processes.ranks,
-    )
-    if expert is not None:
-        start_from_expert(module.federation, expert)
-    try:
-        with open_loggers(config, folder) as run_loggers, _networked(config, module) as module:
-            trainer = make_trainer(config, folder, plan, run_loggers, processes)
-            with further_ranks(config, folder, checkpoint, processes):
-                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    finally:  # the curves of a run that was stopped by an alarm say why
-        _draw_curves(config, folder)
-    _write_end(config, folder, data, module)
-    _write_finish(folder, trainer.global_step, seconds=time.monotonic() - start)
+    module = fit(config, folder, data, plan, checkpoint=checkpoint, expert=expert)
+    write_end(config, folder, data, module)
+    write_finish(folder, module.global_step, seconds=time.monotonic() - start)
     shutil.rmtree(folder.smashed, ignore_errors=True)  # gigabytes that nobody will replay
-    log.info("done: %s", folder.path)
+    has_test_images = data.dataset.test is not None
+    words = closing_words(config, folder, has_test_images=has_test_images)
+    log.info("done: %s\n%s", folder.path, words)
     return module
 
 
@@ -168,12 +130,6 @@ def _checkpoint(folder: RunFolder, config: Config) -> Path | None:
     return folder.last
 
 
-def _processes(config: Config) -> OwnProcesses | None:
-    """Return this process as the first of several; None where it is alone."""
-    number = config.trainer.devices
-    return None if number == 1 else OwnProcesses(Ranks(0, number), free_port())
-
-
 def _note_free_keys(config: Config, folder: RunFolder) -> None:
     """Let config.yaml say how a run goes on: with how many processes, listening where."""
     recorded = folder.load_config()
@@ -183,15 +139,6 @@ def _note_free_keys(config: Config, folder: RunFolder) -> None:
     if changed:
         copy_keys(config, recorded, changed)
         folder.save_config(recorded)
-
-
-def _networked(config: Config, module: MocoSFL) -> AbstractContextManager[MocoSFL]:
-    """Put clients at the other end of streams where the run has remote ones."""
-    if config.edge is None:
-        return nullcontext(module)
-    from mocosfl.edge.assembly import networked
-
-    return networked(config, module)
 
 
 def _check_edge(config: Config) -> None:
@@ -215,7 +162,12 @@ def _check_fresh(folder: RunFolder) -> None:
         )
 
 
-def _check_max_steps(config: Config, plan: Plan) -> None:
+def _check_steps(config: Config, plan: Plan) -> None:
+    if config.trainer.overfit_steps > plan.steps_per_round:
+        raise ValueError(
+            f"trainer.overfit_steps={config.trainer.overfit_steps}: a round has only "
+            f"{plan.steps_per_round} steps; use at most that many"
+        )
     if config.trainer.max_steps > plan.num_steps:
         raise ValueError(
             f"trainer.max_steps={config.trainer.max_steps}: the run has only {plan.num_steps} "
@@ -268,91 +220,3 @@ def _check_partition(folder: RunFolder, data: FederatedData) -> None:
             f"resume={folder.path}: the clients would hold other images than when the run began "
             "(partition.json); put the data set back as it was, or start a fresh run"
         )
-
-
-def _draw_curves(config: Config, folder: RunFolder) -> None:
-    curves = read_curves(folder.metrics)
-    shown = {name: curves[name] for name in CURVES if name in curves}
-    if config.callbacks.pictures and shown:
-        pictures.draw_curves(shown, folder.pictures / "curves.png")
-    apart = {name: curves[column] for name, column in DIVERGENCE.items() if column in curves}
-    if config.callbacks.pictures and apart and config.clients.num_clients > 1:
-        pictures.draw_divergence(apart, folder.pictures / "divergence.png")
-
-
-def write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:
-    """Write what is known before the first step."""
-    folder.save_config(config)
-    write_atomically(folder.plan, describe(config, plan) + "\n")
-    data.partition.save(folder.partition)
-    if not config.callbacks.pictures:
-        return
-    folder.pictures.mkdir(parents=True, exist_ok=True)
-    if not is_expert(config):  # it has no clients to deal images to
-        labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
-        counts = data.partition.class_counts(labels, num_classes)
-        pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
-    if config.edge is None:  # devices have their own images and make their own views
-        _draw_views(config, folder, data)
-
-
-def _write_finish(folder: RunFolder, step: int, *, seconds: float) -> None:
-    """Write that all is done; a finished run that is resumed keeps what it took."""
-    if not folder.finished.is_file():
-        record = {"step": step, "seconds": round(seconds, 3)}
-        write_atomically(folder.finished, json.dumps(record) + "\n")
-
-
-def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
-    """Draw the first images that the run will see, and their views."""
-    maker = data.view_maker(torch.device("cpu"))
-    loader = data.step_loader(maker)
-    images, views = [], []
-    for step, indices in zip(loader, loader.first_indices(), strict=False):
-        images.append(maker.read(indices))
-        second = step.view1 if step.view2 is None else step.view2
-        views.append(torch.stack([step.view1, second]))
-        if sum(map(len, images)) >= NUM_VIEWS_SHOWN:
-            break
-    view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]
-    pictures.draw_views(
-        torch.cat(images)[:NUM_VIEWS_SHOWN],
-        view1,
-        view2,
-        mean=list(config.dataset.mean),
-        std=list(config.dataset.std),
-        path=folder.pictures / "views.png",
-    )
-
-
-def _write_end(config: Config, folder: RunFolder, data: FederatedData, module: MocoSFL) -> None:
-    """Write what is known after the last step: the overhead and, where asked for, the probes."""
-    collapses = read_collapses(folder)
-    if collapses:
-        log.warning(
-            "this run went back from %d collapses (%s). %s",
-            len(collapses),
-            folder.collapses,
-            describe_collapses(config, len(collapses)),
-        )
-    saving = module.saving
-    overhead = compute_overhead(
-        config,
-        data.partition.counts,
-        images_from="partition.json",
-        num_steps=module.global_step,
-        rounds_by_mode=None if saving is None else saving.num_rounds,
-    )
-    log.info("the overhead\n%s", describe_overhead(config, overhead))
-    write_atomically(folder.overhead, to_json(config, overhead))
-    if config.edge is not None:
-        from mocosfl.edge import accounting  # what it needs is there, the run has used it
-        from mocosfl.edge.networked_module import NetworkedMocoSFL
-
-        assert isinstance(module, NetworkedMocoSFL)
-        comparison = accounting.compare(config, module.federation.hub.ledger)
-        log.info("the streams\n%s", accounting.describe(comparison))
-        write_atomically(folder.edge, accounting.to_json(comparison))
-    if config.callbacks.probe_at_end:
-        report = probe_run(folder, config)
-        log.info("the probes\n%s", table(report))

@@ -109,6 +109,7 @@ def _ranges(config: Config) -> Iterator[str]:
         ("optimizer.step_decay_server", o.step_decay_server, 0),
         ("optimizer.step_decay_client", o.step_decay_client, 0),
         ("trainer.log_every_steps", config.trainer.log_every_steps, 1),
+        ("trainer.overfit_steps", config.trainer.overfit_steps, 0),
         ("trainer.view_block_images", config.trainer.view_block_images, 1),
         ("partition.classes_per_client", config.partition.classes_per_client, 1),
         ("partition.min_images", config.partition.min_images, 1),

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from torch.distributed import DistError
 
-from mocosfl.alarm import TrainingStopped
+from mocosfl.stopped import TrainingStopped
 
 log = logging.getLogger(__name__)
 

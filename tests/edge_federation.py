@@ -54,7 +54,9 @@ def with_edge(config: Config, **changes: Any) -> Config:
 
 def deal(config: Config, folder: Path) -> Path:
     """Write the images that a simulation deals to each client, folder/<id>/images.npy."""
-    from mocosfl.data.datamodule import FederatedData  # tests without a training do without torch
+    from mocosfl.data.federated_data import (
+        FederatedData,  # tests without a training do without torch
+    )
 
     data = FederatedData(config)
     for client in range(config.clients.num_clients):

@@ -7,7 +7,7 @@ import pytest
 from conftest import Compose
 
 from mocosfl.allocator import keep_freed_memory
-from mocosfl.trainer import keep_memory
+from mocosfl.processor import keep_memory
 
 FAULTS = """
 import resource
@@ -60,6 +60,6 @@ def test_a_run_keeps_memory_only_where_it_is_told_to(
     compose_quick: Compose, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     calls = []
-    monkeypatch.setattr("mocosfl.trainer.keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr("mocosfl.processor.keep_freed_memory", lambda: calls.append(1))
     keep_memory(compose_quick([f"trainer.keep_freed_memory={wanted}"]))
     assert len(calls) == wanted

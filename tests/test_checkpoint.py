@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import Compose, changed
 
-from mocosfl.build import build_module
+from mocosfl.assembly import build_module
 from mocosfl.checkpoint import (
     check_same_run,
     config_of,

@@ -9,7 +9,7 @@ import torch
 from checkpoints import read
 from conftest import Compose
 
-from mocosfl.build import build_module
+from mocosfl.assembly import build_module
 from mocosfl.run_folder import RunFolder
 from mocosfl.training import train
 from mocosfl.validate import validate

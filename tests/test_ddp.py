@@ -23,12 +23,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from mocosfl import further_rank
-from mocosfl.alarm import TrainingStopped
 from mocosfl.callbacks import Curves, LastCheckpoint
 from mocosfl.collapse import read_collapses
 from mocosfl.ranks import Ranks
 from mocosfl.run_folder import RunFolder
 from mocosfl.server import Server, ServerOutput, SmashedStep
+from mocosfl.stopped import TrainingStopped
 from mocosfl.training import train
 from mocosfl.workers import Job, WorkerFailed, further_processes
 

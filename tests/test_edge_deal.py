@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.edge.deal import main
 from mocosfl.overhead.__main__ import composed
 

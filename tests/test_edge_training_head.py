@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from mocosfl.build import build_federation, view_settings
 from mocosfl.config import Config
 from mocosfl.data.augmentation import ViewSettings
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.own_images import OwnImages

@@ -11,7 +11,7 @@ from checkpoints import assert_same_results, break_off, read
 from conftest import Compose, changed
 from omegaconf import DictConfig
 
-from mocosfl.alarm import Alarm, Collapsed
+from mocosfl.alarm import Alarm
 from mocosfl.callbacks import Curves
 from mocosfl.collapse import go_back, read_collapses
 from mocosfl.config import Config
@@ -19,6 +19,7 @@ from mocosfl.data.expert_data import ExpertData, JoinedImages, num_target_images
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.run_folder import RunFolder, move_data
+from mocosfl.stopped import Collapsed
 from mocosfl.sweeps import digest
 from mocosfl.training import train
 

@@ -256,3 +256,17 @@ def test_first_indices_are_the_images_of_the_first_round():
     loader = make_loader(view_maker(NUMBERED, IDENTITY))
     for step, indices in zip(loader, loader.first_indices(), strict=False):
         assert (step.view1[..., 0, 0, 0] * 255).round().flatten().tolist() == indices.tolist()
+
+
+def test_overfitting_shows_the_same_images_and_views_over_and_over():
+    ordinary = list(make_loader())
+    steps = list(make_loader(shape=SHAPE._replace(overfit_steps=2)))
+    assert len(steps) == len(ordinary) == NUM_STEPS
+    for index, step in enumerate(steps):
+        seen = ordinary[index % 4 % 2]  # rounds of 4 steps; the first two of the first round
+        assert torch.equal(step.view1, seen.view1)
+        assert step.view2 is not None and seen.view2 is not None
+        assert torch.equal(step.view2, seen.view2)
+        assert torch.equal(step.pool, seen.pool)
+        own = ordinary[index]
+        assert (step.round, step.number, step.sync_due) == (own.round, own.number, own.sync_due)

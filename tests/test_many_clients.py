@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from mocosfl.config import Config
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.plan import make_plan
 from mocosfl.run_folder import RunFolder
 from mocosfl.training import train

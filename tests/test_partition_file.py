@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import Compose
 
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.data.partition_file import read_partition
 from mocosfl.run_folder import RunFolder

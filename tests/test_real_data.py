@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mocosfl.config import Config
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.metrics_log import read_curves
 from mocosfl.run_folder import RunFolder
 from mocosfl.training import train

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mocosfl.client_pool import ClientPool
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.federation import Federation
 from mocosfl.models.projector import Projector
 from mocosfl.server import SupervisedServer

@@ -12,8 +12,8 @@ from checkpoints import assert_same_results, break_off, curves, differences, rea
 from conftest import Compose
 from torch import nn
 
-from mocosfl.alarm import Alarm, TrainingStopped
-from mocosfl.build import build_module
+from mocosfl.alarm import Alarm
+from mocosfl.assembly import build_module
 from mocosfl.callbacks import (
     AtomicCheckpoints,
     Curves,
@@ -21,14 +21,15 @@ from mocosfl.callbacks import (
     LastCheckpoint,
     save_if_finite,
 )
-from mocosfl.data import datamodule
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data import federated_data
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.run_folder import RunFolder
 from mocosfl.server import Server, ServerOutput, SmashedStep
+from mocosfl.stopped import TrainingStopped
 from mocosfl.training import train
 
 STEPS, STEPS_PER_ROUND = 21, 7  # of the quick run, which saves every 2 steps
@@ -355,7 +356,7 @@ def test_best_checkpoint_is_that_of_the_best_round(
         return SimpleNamespace(
             global_step=step,
             max_steps=25,
-            datamodule=None,
+            datamodule=SimpleNamespace(data=None),
             lightning_module=module,
             loggers=[],
             save_checkpoint=lambda path, weights_only: saved.append((step, path, weights_only)),
@@ -386,8 +387,8 @@ def test_best_checkpoint_in_a_run_is_the_one_with_the_highest_logged_knn(quick_r
 def test_test_images_are_never_looked_at(
     compose_quick: Compose, quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    load: Callable[..., Any] = datamodule.load_dataset
-    monkeypatch.setattr(datamodule, "load_dataset", lambda *a: load(*a)._replace(test=None))
+    load: Callable[..., Any] = federated_data.load_dataset
+    monkeypatch.setattr(federated_data, "load_dataset", lambda *a: load(*a)._replace(test=None))
     folder = RunFolder(tmp_path / "run")
     train(compose_quick([f"trainer.max_steps={STEPS_PER_ROUND}"]), folder, resume=False)
     assert curves(folder) == curves(quick_run)[:STEPS_PER_ROUND]

@@ -55,6 +55,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("optimizer.step_decay_client", -0.2, "must be at least 0"),
     ("trainer.max_steps", 0, "must be at least 1, or -1 for all"),
     ("trainer.log_every_steps", 0, "must be at least 1"),
+    ("trainer.overfit_steps", -1, "must be at least 0"),
     ("trainer.view_block_images", 0, "must be at least 1"),
     ("trainer.num_threads", 0, "must be at least 1"),
     ("callbacks.checkpoint_every_steps", 0, "must be at least 1"),

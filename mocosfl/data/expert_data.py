@@ -20,7 +20,7 @@ from torch import Tensor
 from mocosfl.build import part_batch_sizes, round_steps, view_settings
 from mocosfl.config import Config, TaressflMode
 from mocosfl.data.cache import Images
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.loader import FederationShape, StepLoader, ViewBlock
 from mocosfl.data.partition import Partition
 from mocosfl.data.sources import load_dataset
@@ -137,6 +137,7 @@ class ExpertData(FederatedData):
             batch_sizes=sizes,
             syncs_per_round=1,
             steps_per_round=self.steps_per_round,
+            overfit_steps=self.config.trainer.overfit_steps,
         )
         return ExpertLoader(
             self.partition,

@@ -37,6 +37,7 @@ class FederationShape(NamedTuple):
     dropout_probability: float = 0.0  # of a client missing a step
     num_views: int = 2  # of each image
     steps_per_round: int | None = None  # None: a pass over the mean client's images
+    overfit_steps: int = 0  # all see the images and views of the first so many; 0: off
 
 
 class ViewBlock(NamedTuple):
@@ -132,9 +133,9 @@ class StepLoader:
 
     def _plan(self, round_index: int) -> RoundPlan:
         shape = self.shape
-        return plan_round(
+        plan = plan_round(
             self.partition,
-            round_index,
+            self._seen_as(round_index, 0)[0],
             seed=shape.seed,
             pool_size=shape.pool_size,
             batch_sizes=shape.batch_sizes,
@@ -142,6 +143,12 @@ class StepLoader:
             num_steps=self.steps_per_round,
             dropout_probability=shape.dropout_probability,
         )
+        return plan._replace(round=round_index)
+
+    def _seen_as(self, round_index: int, step: int) -> tuple[int, int]:
+        """Return the round and the step in it whose images and views a step has: its own ones."""
+        number = self.shape.overfit_steps
+        return (0, step % number) if number else (round_index, step)
 
     def _blocks(self) -> Iterator[ViewBlock]:
         """Yield blocks from the current position to the end of the run."""
@@ -177,6 +184,7 @@ class StepLoader:
 
     def _rows(self, plan: RoundPlan, step: int) -> tuple[Groups, _Ints]:
         """Return the groups of a step, (places, batch size), and its image indices in row order."""
+        _, step = self._seen_as(plan.round, step)
         groups, indices = [], []
         for places, images in plan.groups:
             there = plan.present[step, places]
@@ -228,7 +236,7 @@ class StepLoader:
 
     def _uniforms(self, round_index: int, step: int, num_images: int) -> Tensor:
         # A generator a step: what a step sees does not depend on the size of the blocks.
-        generator = torch_generator(self.shape.seed, "views", round_index, step)
+        generator = torch_generator(self.shape.seed, "views", *self._seen_as(round_index, step))
         return torch.stack(
             [draw_uniforms(generator, num_images) for _ in range(self.shape.num_views)]
         )

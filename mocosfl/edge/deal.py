@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from mocosfl.data.datamodule import FederatedData
+    from mocosfl.data.federated_data import FederatedData
 
 DESCRIPTION = """\
 Write FOLDER/<client>/images.npy for each client of a configuration: a federation to try on one
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     setup_logging()
     with user_errors():
         # Imported here, so that --help does not wait for torch.
-        from mocosfl.data.datamodule import FederatedData
+        from mocosfl.data.federated_data import FederatedData
         from mocosfl.overhead.__main__ import composed
         from mocosfl.validate import validate
 

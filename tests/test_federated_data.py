@@ -10,7 +10,7 @@ from conftest import changed
 
 from mocosfl.build import num_rich_clients
 from mocosfl.config import Config
-from mocosfl.data.datamodule import FederatedData
+from mocosfl.data.federated_data import FederatedData
 
 NUM_TRAINING = 1438  # of 1,797 digits, a fifth of each class being test images
 HELD_OUT = {"callbacks.knn_images": "held_out", "callbacks.knn_held_out_fraction": 0.1}

@@ -1,0 +1,56 @@
+"""The last lines of a run: where everything is, and what to try next."""
+
+import shlex
+
+from mocosfl.config import Config
+from mocosfl.run_folder import RunFolder
+from mocosfl.taressfl_rules import is_expert
+
+_WIDTH = 12  # of the first column
+
+
+def closing_words(config: Config, folder: RunFolder, *, has_test_images: bool) -> str:
+    """Return what a run says at its end.
+
+    Args:
+        config: of the run.
+        folder: of the run, with all that it has written.
+        has_test_images: whether its encoder can be probed.
+    """
+    lines = [f"{name:<{_WIDTH}} {text}" for name, text in _places(folder)]
+    commands = _next(config, folder, has_test_images)
+    return "\n".join([*lines, "next", *(f"  {command}  # {what}" for command, what in commands)])
+
+
+def _places(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return what the folder holds, in a reader's order."""
+    best = " (best.ckpt: best by kNN)" if folder.best.is_file() else ""
+    places = [
+        ("folder", f"{folder.path}/"),
+        ("encoder", f"{_below(folder, folder.last)}{best}"),
+        ("curves", _below(folder, folder.metrics)),
+        ("overhead", _below(folder, folder.overhead)),
+    ]
+    for name, path in (("pictures", folder.pictures), ("probe", folder.probe),
+                       ("profile", folder.profile)):  # fmt: skip
+        if path.is_dir():
+            places.append((name, f"{_below(folder, path)}/"))
+    return places
+
+
+def _below(folder: RunFolder, path: object) -> str:
+    return str(path).removeprefix(f"{folder.path}/")
+
+
+def _next(config: Config, folder: RunFolder, has_test_images: bool) -> list[tuple[str, str]]:
+    name = shlex.quote(str(folder.path))
+    report = (f"python -m mocosfl.report {name}", "all of it as one page")
+    if is_expert(config):
+        return [
+            (f"python -m mocosfl.attack checkpoint={name}", "how much its head gives away"),
+            (f"python train.py taressfl=on taressfl.expert={name}", "a federation with its head"),
+            report,
+        ]
+    probe = (f"python linear_probe.py checkpoint={name}", "what its features are worth")
+    probed = folder.probe.is_dir() or not has_test_images
+    return [report] if probed else [probe, report]

@@ -1,0 +1,85 @@
+"""Training itself: from a run's plan to its last step."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from mocosfl.assembly import build_module
+from mocosfl.collapse import read_collapses
+from mocosfl.config import Config
+from mocosfl.data.datamodule import DataModule
+from mocosfl.data.federated_data import FederatedData
+from mocosfl.ddp import OwnProcesses, free_port
+from mocosfl.further_rank import further_ranks
+from mocosfl.loggers import open_loggers
+from mocosfl.module import MocoSFL
+from mocosfl.plan import Plan
+from mocosfl.ranks import ALONE, Ranks
+from mocosfl.run_folder import RunFolder
+from mocosfl.run_records import draw_curves
+from mocosfl.starting_point import start_from_expert
+from mocosfl.trainer import make_trainer
+
+
+def fit(
+    config: Config,
+    folder: RunFolder,
+    data: FederatedData,
+    plan: Plan,
+    *,
+    checkpoint: Path | None,
+    expert: dict[str, Any] | None,
+) -> MocoSFL:
+    """Train to the last step.
+
+    Args:
+        config: of the run.
+        folder: where it writes.
+        data: of the run.
+        plan: of the run.
+        checkpoint: to go on from; None for the start.
+        expert: whose head and server the federation starts from; None for no expert.
+
+    Returns:
+        The trained module; of several processes the first one's, with its own clients' heads.
+
+    Raises:
+        TrainingStopped: the loss is not finite, or the run collapsed.
+        WorkerFailed: a further process (trainer.devices) has failed.
+    """
+    processes = _processes(config)
+    module = build_module(
+        config,
+        plan.steps_per_round,
+        counts=data.partition.counts,
+        smashed_folder=folder.smashed,
+        num_collapses=len(read_collapses(folder)),
+        ranks=ALONE if processes is None else processes.ranks,
+    )
+    if expert is not None:
+        start_from_expert(module.federation, expert)
+    try:
+        with open_loggers(config, folder) as run_loggers, _networked(config, module) as module:
+            trainer = make_trainer(config, folder, plan, run_loggers, processes)
+            with further_ranks(config, folder, checkpoint, processes):
+                trainer.fit(
+                    module, datamodule=DataModule(data), ckpt_path=checkpoint, weights_only=True
+                )
+    finally:  # the curves of a run that was stopped by an alarm say why
+        draw_curves(config, folder)
+    return module
+
+
+def _processes(config: Config) -> OwnProcesses | None:
+    """Return this process as the first of several; None where it is alone."""
+    number = config.trainer.devices
+    return None if number == 1 else OwnProcesses(Ranks(0, number), free_port())
+
+
+def _networked(config: Config, module: MocoSFL) -> AbstractContextManager[MocoSFL]:
+    """Put clients at the other end of streams where the run has remote ones."""
+    if config.edge is None:
+        return nullcontext(module)
+    from mocosfl.edge.assembly import networked
+
+    return networked(config, module)

@@ -1,0 +1,121 @@
+"""What a run writes into its folder beside its checkpoints: at its start and at its end."""
+
+import json
+import logging
+
+import torch
+
+from mocosfl import pictures
+from mocosfl.averaging import Spread
+from mocosfl.collapse import describe_collapses, read_collapses
+from mocosfl.config import Config
+from mocosfl.data.federated_data import FederatedData
+from mocosfl.evaluation.report import table
+from mocosfl.evaluation.run_probes import probe_run
+from mocosfl.metrics_log import read_curves
+from mocosfl.module import MocoSFL
+from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
+from mocosfl.plan import Plan, describe
+from mocosfl.run_folder import RunFolder, write_atomically
+from mocosfl.taressfl_rules import is_expert
+
+log = logging.getLogger(__name__)
+
+CURVES = (
+    "train/loss",
+    "train/contrast_accuracy",
+    "train/accuracy",
+    "val/knn_top1",
+    "train/embedding_std",
+)
+DIVERGENCE = {name: f"sync/divergence_{name}" for name in Spread._fields}
+NUM_VIEWS_SHOWN = 12
+
+
+def write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:
+    """Write what is known before the first step."""
+    folder.save_config(config)
+    write_atomically(folder.plan, describe(config, plan) + "\n")
+    data.partition.save(folder.partition)
+    if not config.callbacks.pictures:
+        return
+    folder.pictures.mkdir(parents=True, exist_ok=True)
+    if not is_expert(config):  # it has no clients to deal images to
+        labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
+        counts = data.partition.class_counts(labels, num_classes)
+        pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
+    if config.edge is None:  # devices have their own images and make their own views
+        _draw_views(config, folder, data)
+
+
+def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
+    """Draw the first images that the run will see, and their views."""
+    maker = data.view_maker(torch.device("cpu"))
+    loader = data.step_loader(maker)
+    images, views = [], []
+    for step, indices in zip(loader, loader.first_indices(), strict=False):
+        images.append(maker.read(indices))
+        second = step.view1 if step.view2 is None else step.view2
+        views.append(torch.stack([step.view1, second]))
+        if sum(map(len, images)) >= NUM_VIEWS_SHOWN:
+            break
+    view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]
+    pictures.draw_views(
+        torch.cat(images)[:NUM_VIEWS_SHOWN],
+        view1,
+        view2,
+        mean=list(config.dataset.mean),
+        std=list(config.dataset.std),
+        path=folder.pictures / "views.png",
+    )
+
+
+def draw_curves(config: Config, folder: RunFolder) -> None:
+    """Draw the curves of a run, where it wants pictures."""
+    curves = read_curves(folder.metrics)
+    shown = {name: curves[name] for name in CURVES if name in curves}
+    if config.callbacks.pictures and shown:
+        pictures.draw_curves(shown, folder.pictures / "curves.png")
+    apart = {name: curves[column] for name, column in DIVERGENCE.items() if column in curves}
+    if config.callbacks.pictures and apart and config.clients.num_clients > 1:
+        pictures.draw_divergence(apart, folder.pictures / "divergence.png")
+
+
+def write_end(config: Config, folder: RunFolder, data: FederatedData, module: MocoSFL) -> None:
+    """Write what is known after the last step: the overhead and, where asked for, the probes."""
+    collapses = read_collapses(folder)
+    if collapses:
+        log.warning(
+            "this run went back from %d collapses (%s). %s",
+            len(collapses),
+            folder.collapses,
+            describe_collapses(config, len(collapses)),
+        )
+    saving = module.saving
+    overhead = compute_overhead(
+        config,
+        data.partition.counts,
+        images_from="partition.json",
+        num_steps=module.global_step,
+        rounds_by_mode=None if saving is None else saving.num_rounds,
+    )
+    log.info("the overhead\n%s", describe_overhead(config, overhead))
+    write_atomically(folder.overhead, to_json(config, overhead))
+    if config.edge is not None:
+        from mocosfl.edge import accounting  # what it needs is there, the run has used it
+        from mocosfl.edge.networked_module import NetworkedMocoSFL
+
+        assert isinstance(module, NetworkedMocoSFL)
+        comparison = accounting.compare(config, module.federation.hub.ledger)
+        log.info("the streams\n%s", accounting.describe(comparison))
+        write_atomically(folder.edge, accounting.to_json(comparison))
+    if config.callbacks.probe_at_end:
+        report = probe_run(folder, config)
+        log.info("the probes\n%s", table(report))
+
+
+def write_finish(folder: RunFolder, step: int, *, seconds: float) -> None:
+    """Write that all is done; a finished run that is resumed keeps what it took."""
+    if not folder.finished.is_file():
+        record = {"step": step, "seconds": round(seconds, 3)}
+        write_atomically(folder.finished, json.dumps(record) + "\n")
