@@ -21,7 +21,18 @@ from small_federation import (
 )
 from torch import nn
 
-from benchmarks import arithmetic, edge, edge_link, parts, probe, scale, startup, step, views
+from benchmarks import (
+    arithmetic,
+    edge,
+    edge_link,
+    parts,
+    probe,
+    scale,
+    startup,
+    step,
+    until_plan,
+    views,
+)
 from benchmarks.central import CentralMoco
 from benchmarks.contest import Pace, race
 from benchmarks.first_step import PHASES
@@ -313,3 +324,11 @@ def test_edge_link_counts_what_goes_over_the_link(tmp_path: Path) -> None:
         assert run["link"]["received_bytes"] > run["server"]["down"]
     speeds = {name: run["steps_per_second"] for name, run in runs.items()}
     assert speeds["fp32, shaped"] < speeds["fp32, without limits"]
+
+
+@pytest.mark.slow
+def test_until_plan_stops_at_the_plan_and_tells_a_run_without_one(tmp_path: Path) -> None:
+    assert 0.5 < until_plan.until_plan(tmp_path, ["debug=one_step"]) < 120
+    assert not list(tmp_path.glob("*/checkpoints"))
+    with pytest.raises(RuntimeError, match=r"no plan was printed(.|\n)*clients.num_clients=0"):
+        until_plan.until_plan(tmp_path, ["clients.num_clients=0"])

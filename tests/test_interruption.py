@@ -22,7 +22,6 @@ STEP = 9  # no checkpoint is due there: one comes every 2 steps
 
 def signals_at(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.Signals) -> None:
     """Send this process signals in the middle of a step's callbacks."""
-
     look = Alarm.on_train_batch_end
 
     def send(callback: Any, trainer: Any, *args: Any) -> None:

@@ -153,6 +153,20 @@ def test_more_steps_than_the_rounds_have_are_refused(compose_quick: Compose, tmp
         train(config, RunFolder(tmp_path / "run"), resume=False)
 
 
+def test_more_steps_to_overfit_than_a_round_has_are_refused(compose_quick: Compose, tmp_path: Path):
+    config = compose_quick(["trainer.overfit_steps=8"])
+    with pytest.raises(ValueError, match="overfit_steps=8: a round has only 7 steps"):
+        train(config, RunFolder(tmp_path / "run"), resume=False)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("kind", ["simple", "advanced"])
+def test_profile_tells_of_the_steps(kind: str, compose_quick: Compose, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    train(compose_quick([f"trainer.profiler={kind}", "trainer.max_steps=2"]), folder, resume=False)
+    assert "training_step" in (folder.profile / f"fit-{kind}.txt").read_text()
+
+
 def test_fresh_run_does_not_write_over_another(compose_quick: Compose, quick_run: RunFolder):
     with pytest.raises(ValueError, match=r"run_dir=.*: holds a run already; continue it with"):
         train(compose_quick([]), quick_run, resume=False)
