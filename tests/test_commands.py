@@ -380,6 +380,14 @@ def test_help_names_every_group_and_both_ways_to_run(command: Command):
     assert "  num_clients: 100" in lines
 
 
+def test_help_of_the_probe_shows_its_keys_and_not_the_groups_of_training(command: Command):
+    outcome = command("linear_probe.py", "--help")
+    assert outcome.code == 0
+    assert "python linear_probe.py checkpoint=multirun/<run folder>" in outcome.out
+    assert "knn_num_neighbors: 200" in outcome.out
+    assert "backbone: " not in outcome.out
+
+
 # ---- linear_probe.py
 
 PROBE = ["num_epochs=2", "hidden_dim=8", "knn_num_neighbors=10", "wandb=false", "accelerator=cpu"]
