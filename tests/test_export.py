@@ -17,7 +17,7 @@ from test_models import images, make_split
 from torch import nn
 
 from mocosfl import onnx_graph
-from mocosfl.checkpoint import HEADS, load_encoder
+from mocosfl.checkpoint import HEADS, read_encoder
 from mocosfl.edge.exported_head import ExportedHead
 from mocosfl.edge.wire import PROTOCOL, head_digest
 from mocosfl.export import export_head, main, write_head
@@ -159,7 +159,7 @@ def test_command_exports_the_synchronised_head_of_a_run(
     assert head.facts.step == 21
     for fact in (head.facts.digest, "21 training steps", str(file), "resnet18, cut 1"):
         assert fact in shown.out
-    network = load_encoder(quick_run.last).network[0]  # type: ignore[index]
+    network = read_encoder(quick_run.last).network[0]  # type: ignore[index]
     pixels = images(2, head.facts.image_size, torch.float32)
     np.testing.assert_allclose(head(pixels.numpy()), network(pixels).numpy(), atol=1e-5)
 
