@@ -118,7 +118,10 @@ class ImageEncoder(nn.Module):
         listed: Sequence[Picture] = [pictures] if alone else pictures  # type: ignore[list-item, assignment]
         if len(listed) == 0:
             raise ValueError("pictures: none given, at least one expected")
-        pixels = np.stack([_square(picture, self.image_size) for picture in listed])
+        return self.scaled(np.stack([_square(picture, self.image_size) for picture in listed]))
+
+    def scaled(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        """Return squares (B, S, S, 3) uint8 as images (B, 3, S, S) float32 in [0, 1]."""
         images = torch.from_numpy(pixels).to(self._layer.mean.device).permute(0, 3, 1, 2)
         return (images.float() / 255.0).contiguous()
 

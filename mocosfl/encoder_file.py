@@ -6,7 +6,7 @@ It holds no code and no pickle, and needs neither checkpoint nor configuration b
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from mocosfl.encoder_facts import EncoderFacts, build_network, facts_from_metadata
@@ -30,7 +30,8 @@ def write_encoder_file(network: nn.Sequential, facts: EncoderFacts, file: Path) 
         for side, part in zip(_SIDES, network, strict=True)
         for name, tensor in part.state_dict().items()
     }
-    save_file(tensors, file, metadata={**_FRAMEWORK, **facts.to_metadata()})
+    # Not `save_file`, whose files nobody but their owner may read.
+    file.write_bytes(save(tensors, metadata={**_FRAMEWORK, **facts.to_metadata()}))
 
 
 def read_encoder_file(file: Path) -> tuple[nn.Sequential, EncoderFacts]:
