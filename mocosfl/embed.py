@@ -109,7 +109,8 @@ def _announcement(pictures: "PictureFolder") -> str:
     if classes:
         told += f", {len(classes):,} class folder{'s' if len(classes) > 1 else ''}"
     if pictures.num_others:
-        told += f"; {pictures.num_others:,} other files, no pictures by their names"
+        files = "file" if pictures.num_others == 1 else "files"
+        told += f"; {pictures.num_others:,} other {files}, not pictures by their names"
     return told
 
 
