@@ -209,7 +209,7 @@ def test_queries_are_spread_evenly_and_follow_the_seed():
 
 def test_a_frame_says_whether_a_neighbour_is_of_the_querys_class(tmp_path: Path):
     grey = np.full((8, 8, 3), 128, np.uint8)
-    same, other = Shown(grey, "$a$", "1.png"), Shown(grey, "b" * 40, "2.png")
+    same, other = Shown(grey, "$\\nothing$", "1.png"), Shown(grey, "b" * 40, "2.png")
     rows = [SheetRow(same, [same, other], [1.0, -0.5])]
     draw_neighbours(rows, tmp_path / "x.png", title="a\nb")
     with Image.open(tmp_path / "x.png") as picture:

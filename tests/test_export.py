@@ -16,6 +16,7 @@ from exported_heads import SMALL, export_small, make_encoder
 from onnx import numpy_helper
 from picture_folders import write_digits
 from test_models import images, make_split
+from test_real_data import DATA_DIR
 from torch import nn
 
 import mocosfl
@@ -338,3 +339,23 @@ def test_pictures_to_check_on_must_be_there(
         )
     assert f"--images={tmp_path / name}: {message}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (DATA_DIR / "cifar10" / "test_images.npy").is_file(),
+    reason=f"real CIFAR-10 is not in {DATA_DIR}/cifar10 (set MOCOSFL_DATA_DIR)",
+)
+def test_exported_encoders_give_torchs_features_on_cifar10(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(["dataset=cifar10", "backbone.width=64", "split=cut2_c4s2"])
+    exported = export_made_up(config, tmp_path, monkeypatch)
+    pixels = np.load(DATA_DIR / "cifar10" / "test_images.npy", mmap_mode="r")[::100]
+    images = exported.encoder.scaled(np.array(pixels))
+    expected = exported.encoder(images)
+    loaded = mocosfl.load_encoder(tmp_path / "encoder.safetensors")
+    assert torch.equal(loaded(images), expected)
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    (found,) = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4)
