@@ -44,7 +44,7 @@ def main(config: ProbeConfig) -> None:
 
 def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     """Return the encoder, the folder for its results and the run that it belongs to."""
-    from mocosfl.checkpoint import find_checkpoint, load_encoder
+    from mocosfl.checkpoint import find_checkpoint, read_encoder
     from mocosfl.run_folder import RunFolder
     from mocosfl.starting_point import fresh_encoder
 
@@ -61,10 +61,10 @@ def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     run = RunFolder(path if path.is_dir() else path.parent.parent)
     if run.config.is_file():
         folder = run.path / ("probe_best" if file == run.best else run.probe.name)
-        return load_encoder(file), Path(config.output_dir or folder), run
+        return read_encoder(file), Path(config.output_dir or folder), run
     if config.output_dir is None:
         raise ValueError(f"checkpoint={path}: is in no run folder; say where to write, output_dir=")
-    return load_encoder(file), Path(config.output_dir), None
+    return read_encoder(file), Path(config.output_dir), None
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def run_attack(config: AttackConfig) -> None:
 
 def _choose(config: AttackConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     """Return the encoder, the folder for the results and the run that it belongs to."""
-    from mocosfl.checkpoint import check_head, find_checkpoint, load_encoder
+    from mocosfl.checkpoint import check_head, find_checkpoint, read_encoder
     from mocosfl.run_folder import RunFolder
 
     path = Path(config.checkpoint)
@@ -78,7 +78,7 @@ def _choose(config: AttackConfig) -> "tuple[Encoder, Path, RunFolder | None]":
         run = None
     if run is None and config.output_dir is None:
         raise ValueError(f"checkpoint={path}: is in no run folder; say where to write, output_dir=")
-    encoder = load_encoder(file)
+    encoder = read_encoder(file)
     check_head(encoder.config, f"checkpoint={path}")
     return encoder, Path(config.output_dir or default), run
 

@@ -91,7 +91,7 @@ def synchronised_head(state: dict[str, Any]) -> dict[str, Tensor]:
     return {name: mean_of_rows(stacked) for name, stacked in part_of(state, HEADS).items()}
 
 
-def load_encoder(path: Path) -> Encoder:
+def read_encoder(path: Path) -> Encoder:
     """Return the encoder in a checkpoint: the synchronised head, then the trunk.
 
     Raises:

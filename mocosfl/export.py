@@ -1,7 +1,8 @@
-"""Export parts of a network for devices: `python -m mocosfl.export head <run folder>`.
+"""Export what a run has trained: `python -m mocosfl.export encoder|head <run folder>`.
 
-An exported head is an ONNX file for clients whose head is frozen (`taressfl=on`). They run it
-without torch: `python -m mocosfl.edge.client --head head.onnx`.
+An exported encoder is a safetensors file for `mocosfl.load_encoder` and an ONNX file for any other
+program (docs/encoder.md). An exported head is an ONNX file for clients whose head is frozen
+(`taressfl=on`). They run it without torch: `python -m mocosfl.edge.client --head head.onnx`.
 """
 
 import argparse
@@ -39,7 +40,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Export what the command line asks for."""
     options = _parser().parse_args(arguments)
     with user_errors():
-        exported = export_head(options.checkpoint, options.out, which=options.which)
+        options.export(options)
+
+
+def _export_encoder(options: argparse.Namespace) -> None:
+    """Write an encoder; say what was written and how to use it."""
+    # Imported here, so that --help and typing errors do not wait for torch.
+    from mocosfl.encoder_export import export_encoder
+
+    encoder, files, checked_on = export_encoder(
+        options.checkpoint,
+        options.out,
+        which=options.which,
+        formats=list(dict.fromkeys(options.format)),
+        pictures=options.images,
+    )
+    print(f"encoder: {encoder.extra_repr()}\nchecked on: {checked_on}")
+    for file, parity in files:
+        print(
+            f"written: {file} ({file.stat().st_size:,} bytes); largest difference from torch: "
+            f"{parity.difference:.1e}, torch's own rounding: {parity.rounding:.1e}, largest "
+            f"feature: {parity.largest:.2g}"
+        )
+    print(
+        "\nIn Python:\n" + "\n".join(_USES[file.suffix].format(file=str(file)) for file, _ in files)
+    )
+
+
+_USES = {  # of what was written
+    ".safetensors": """
+    import mocosfl
+    encoder = mocosfl.load_encoder({file!r})
+    features = encoder(encoder.preprocess("picture.jpg"))""",
+    ".onnx": """
+    import onnxruntime  # without torch and mocosfl; images: float32 (B, 3, S, S) in [0, 1]
+    session = onnxruntime.InferenceSession({file!r})
+    features = session.run(["features"], {{"images": images}})[0]""",
+}
+
+
+def _export_head(options: argparse.Namespace) -> None:
+    """Write a head; say what was written."""
+    exported = export_head(options.checkpoint, options.out, which=options.which)
     facts = exported.facts
     shape = "x".join(map(str, facts.smashed_shape))
     print(
@@ -55,7 +97,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mocosfl.export", description=__doc__)
     parts = parser.add_subparsers(required=True, metavar="PART")
+    encoder = parts.add_parser("encoder", help="the whole network, images to features")
+    encoder.set_defaults(export=_export_encoder)
+    encoder.add_argument("checkpoint", type=Path, help="a run folder, or a .ckpt file")
+    encoder.add_argument(
+        "--out",
+        type=Path,
+        default=Path("encoder"),
+        metavar="FOLDER",
+        help="folder for encoder.safetensors and encoder.onnx; default: encoder",
+    )
+    encoder.add_argument(
+        "--which", choices=("last", "best"), default="last", help="of a run folder"
+    )
+    encoder.add_argument(
+        "--format",
+        nargs="+",
+        choices=("safetensors", "onnx"),
+        default=("safetensors", "onnx"),
+        help="default: both; onnx needs pip install -e '.[onnx]'",
+    )
+    encoder.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures on which the files are compared with torch; default: random images",
+    )
     head = parts.add_parser("head", help="what a client with a frozen head runs")
+    head.set_defaults(export=_export_head)
     head.add_argument("checkpoint", type=Path, help="a run folder, or a .ckpt file")
     head.add_argument(
         "--out", type=Path, default=Path("head.onnx"), help="file to write; default: head.onnx"
@@ -76,9 +145,9 @@ def export_head(checkpoint: Path, out: Path, *, which: str = "last") -> Exported
         FileNotFoundError: there is no such checkpoint.
         ValueError: it is none of ours, has no head, or the file's outputs are not the head's.
     """
-    from mocosfl.checkpoint import check_head, find_checkpoint, load_encoder
+    from mocosfl.checkpoint import check_head, find_checkpoint, read_encoder
 
-    encoder = load_encoder(find_checkpoint(checkpoint, which))
+    encoder = read_encoder(find_checkpoint(checkpoint, which))
     check_head(encoder.config, f"checkpoint={checkpoint}")
     return write_head(encoder, out)
 

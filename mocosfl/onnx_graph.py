@@ -1,10 +1,10 @@
-"""A head as an ONNX graph.
+"""A head, or a whole encoder, as an ONNX graph.
 
-The graph is written node by node from torch.fx's trace of the head, not by `torch.onnx.export`:
+The graph is written node by node from torch.fx's trace of the network, not by `torch.onnx.export`:
 that needs a package more and five seconds, writes the arithmetic of weight standardisation into
 the graph, to be done again for every image, and its operator set and file version follow
-torch's, when it is the oldest onnxruntime on a device that has to read them. The layers of a head
-are few: what is not known here is an error, never left out.
+torch's, when it is the oldest onnxruntime on a device that has to read them. The layers of our
+networks are few: what is not known here is an error, never left out.
 
 Legend: B rows, c channels, h and w height and width, G groups of a GroupNorm.
 """
@@ -22,28 +22,31 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
 from mocosfl.models.layers import StandardisedConv2d, standardise
+from mocosfl.models.normalisation import Normalisation
 
 OPSET = 17  # any newer runtime reads it
 IR_VERSION = 8  # of the file; what goes with opset 17, and onnxruntime reads it since 1.13 (2022)
 
 
 class _Tracer(fx.Tracer):
-    """Takes a convolution as one operation, its standardisation included."""
+    """Takes a convolution as one operation, its standardisation included; normalisation too."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        ours = isinstance(m, nn.Conv2d | Normalisation)
+        return ours or super().is_leaf_module(m, module_qualified_name)
 
 
 def to_onnx(
-    network: nn.Module, image_size: int, *, input_name: str, output_name: str
+    network: nn.Module, image_size: int, *, input_name: str, output_name: str, name: str = "head"
 ) -> onnx.ModelProto:
-    """Write a network of convolutions, GroupNorms, ReLUs, max-pools and additions as ONNX.
+    """Write a network of convolutions, GroupNorms, ReLUs, pools and additions as ONNX.
 
     Args:
-        network: (B, 3, S, S) -> (B, c, h, w), float32, on the CPU.
+        network: (B, 3, S, S) -> (B, c, h, w) or (B, F), float32, on the CPU.
         image_size: S, pixels.
         input_name: of the graph's input.
         output_name: of its output.
+        name: of the graph.
 
     Returns:
         A model with any B, weights inside, standardised once and for all.
@@ -56,7 +59,7 @@ def to_onnx(
         ShapeProp(traced).propagate(torch.zeros(1, 3, image_size, image_size))
         writer = _Writer(traced, input_name, output_name)
     return helper.make_model(
-        writer.graph(),
+        writer.graph(name),
         producer_name="mocosfl",
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
@@ -75,10 +78,10 @@ class _Writer:
         for node in traced.graph.nodes:
             self._write(traced, node, input_name, output_name)
 
-    def graph(self) -> onnx.GraphProto:
+    def graph(self, name: str) -> onnx.GraphProto:
         """Return all of it."""
         return helper.make_graph(
-            self.nodes, "head", self.inputs, self.outputs, initializer=self.constants
+            self.nodes, name, self.inputs, self.outputs, initializer=self.constants
         )
 
     def _write(
@@ -97,19 +100,23 @@ class _Writer:
 
     def _operation(self, node: fx.Node, what: Any) -> str:
         """Write an operation; returns the name of what comes out."""
+        if what in _WITH_ONE and node.args[1:] == (1,):
+            kind, attributes = _WITH_ONE[what]
+            return self._add(kind, node.name, [self.names[node.all_input_nodes[0]]], **attributes)
         inputs = self._inputs(node)
-        if isinstance(what, nn.Conv2d):
+        if isinstance(what, nn.Conv2d | nn.ConvTranspose2d):
             return self._convolution(node.name, what, inputs)
         if isinstance(what, nn.GroupNorm):
             return self._group_norm(node, what, inputs)
         if isinstance(what, nn.MaxPool2d):
             return self._add("MaxPool", node.name, inputs, **_pool_attributes(what))
+        if isinstance(what, Normalisation):
+            return self._normalisation(node.name, what, inputs)
         if isinstance(what, nn.Identity):
             return inputs[0]
-        kind = _FUNCTIONS.get(what)
-        if kind is None:
+        if what not in _FUNCTIONS:
             raise NotImplementedError(f"{node.name}: no ONNX is known for {what}")
-        return self._add(kind, node.name, inputs)
+        return self._add(_FUNCTIONS[what], node.name, inputs)
 
     def _inputs(self, node: fx.Node) -> list[str]:
         sources = [argument for argument in node.args if isinstance(argument, fx.Node)]
@@ -125,7 +132,15 @@ class _Writer:
         self.constants.append(numpy_helper.from_array(np.asarray(values.contiguous()), name))
         return name
 
-    def _convolution(self, name: str, conv: nn.Conv2d, inputs: list[str]) -> str:
+    def _normalisation(self, name: str, layer: Normalisation, inputs: list[str]) -> str:
+        mean = self._constant(f"{name}.mean", layer.mean)
+        std = self._constant(f"{name}.std", layer.std)
+        centred = self._add("Sub", f"{name}.centred", [*inputs, mean])
+        return self._add("Div", name, [centred, std])
+
+    def _convolution(
+        self, name: str, conv: nn.Conv2d | nn.ConvTranspose2d, inputs: list[str]
+    ) -> str:
         if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
             raise NotImplementedError(f"{name}: no ONNX is known for {conv}")
         standardised = isinstance(conv, StandardisedConv2d)
@@ -133,10 +148,13 @@ class _Writer:
         inputs = [*inputs, self._constant(f"{name}.weight", weight)]
         if conv.bias is not None:
             inputs.append(self._constant(f"{name}.bias", conv.bias.detach()))
+        transposed = isinstance(conv, nn.ConvTranspose2d)
+        more = {"output_padding": conv.output_padding} if transposed else {}
         return self._add(
-            "Conv",
+            "ConvTranspose" if transposed else "Conv",
             name,
             inputs,
+            **more,
             kernel_shape=conv.kernel_size,
             strides=conv.stride,
             pads=[*conv.padding, *conv.padding],
@@ -167,6 +185,11 @@ class _Writer:
 
 
 _FUNCTIONS: dict[Callable[..., Any], str] = {F.relu: "Relu", operator.add: "Add"}
+# Functions whose second argument is a 1: pooled to one pixel, flattened from dimension 1 on.
+_WITH_ONE: dict[Callable[..., Any], tuple[str, dict[str, Any]]] = {
+    F.adaptive_avg_pool2d: ("GlobalAveragePool", {}),
+    torch.flatten: ("Flatten", {"axis": 1}),
+}
 
 
 def _pool_attributes(pool: nn.MaxPool2d) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from mocosfl import loggers
 from mocosfl.attack import run_attack
 from mocosfl.attack_config import AttackConfig, validate_attack
 from mocosfl.attack_images import choose_images
-from mocosfl.checkpoint import load_encoder
+from mocosfl.checkpoint import read_encoder
 from mocosfl.data.partition import Partition
 from mocosfl.run_folder import RunFolder
 
@@ -116,7 +116,7 @@ def test_victims_are_the_clients_and_unknown_to_the_attacker(run_copy: RunFolder
 def test_every_image_but_the_victims_may_be_known_and_no_more(run_copy: RunFolder):
     most = f"attack.known_fraction={1432 / 1438}"
     config = settings("attack.num_images=6", most)
-    images = choose_images(config, load_encoder(run_copy.last).config, run_copy)
+    images = choose_images(config, read_encoder(run_copy.last).config, run_copy)
     assert len(images.known) == 1432
     assert len(np.intersect1d(images.known, images.victims)) == 0
     with pytest.raises(ValueError, match="only 1432 are no victims"):

@@ -12,8 +12,8 @@ from mocosfl.checkpoint import (
     config_of,
     find_checkpoint,
     fingerprint,
-    load_encoder,
     read_checkpoint,
+    read_encoder,
 )
 from mocosfl.run_folder import RunFolder
 from mocosfl.starting_point import fresh_encoder
@@ -32,7 +32,7 @@ def test_loaded_encoder_is_that_of_the_trained_federation(
     module = build_module(quick_run.load_config(), steps_per_round=7)
     state = torch.load(path, weights_only=True)
     module.load_state_dict(state["state_dict"], strict=False)
-    encoder = load_encoder(path)
+    encoder = read_encoder(path)
     with torch.no_grad():
         expected = module.federation.encoder().eval()(images)
         torch.testing.assert_close(encoder.network(images), expected, rtol=1e-6, atol=1e-6)
@@ -51,11 +51,11 @@ def test_encoder_of_clients_that_differ_has_their_mean_as_its_head(
     torch.save(checkpoint, tmp_path / "x.ckpt")
     module = build_module(quick_run.load_config(), steps_per_round=7)
     module.load_state_dict(state, strict=False)
-    network = load_encoder(tmp_path / "x.ckpt").network
+    network = read_encoder(tmp_path / "x.ckpt").network
     with torch.no_grad():
         expected = module.federation.encoder().eval()(images)
         torch.testing.assert_close(network(images), expected)
-    assert fingerprint(network) != fingerprint(load_encoder(quick_run.last).network)
+    assert fingerprint(network) != fingerprint(read_encoder(quick_run.last).network)
 
 
 def test_fresh_encoder_is_what_the_run_starts_from(compose_quick: Compose, images: torch.Tensor):
@@ -69,10 +69,10 @@ def test_fresh_encoder_is_what_the_run_starts_from(compose_quick: Compose, image
 
 
 def test_fingerprint_changes_with_a_single_weight_and_with_nothing_else(quick_run: RunFolder):
-    network = load_encoder(quick_run.last).network
+    network = read_encoder(quick_run.last).network
     before = fingerprint(network)
     network(torch.zeros(1, 3, 16, 16))
-    assert fingerprint(network) == before == fingerprint(load_encoder(quick_run.last).network)
+    assert fingerprint(network) == before == fingerprint(read_encoder(quick_run.last).network)
     with torch.no_grad():
         weight = next(iter(network.parameters())).view(-1)
         weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
@@ -117,7 +117,7 @@ def test_weights_of_another_network_are_refused(quick_run: RunFolder, tmp_path: 
     checkpoint["config"]["backbone"]["width"] = 8
     torch.save(checkpoint, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match="its weights do not fit the configuration in it"):
-        load_encoder(tmp_path / "x.ckpt")
+        read_encoder(tmp_path / "x.ckpt")
 
 
 def test_checkpoint_of_another_configuration_lists_every_key_that_differs(quick_run: RunFolder):

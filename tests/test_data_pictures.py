@@ -15,7 +15,7 @@ from test_loader import RANDOM
 from torch import Tensor
 from torch.nn import AdaptiveAvgPool2d, Flatten, Sequential
 
-from mocosfl.checkpoint import load_encoder
+from mocosfl.checkpoint import read_encoder
 from mocosfl.data import pictures
 from mocosfl.data.augmentation import (
     NUM_UNIFORMS,
@@ -310,7 +310,7 @@ def test_run_on_a_tree_of_pictures_trains_and_gives_features(
     module = train(config, folder, resume=False)
     assert module.trainer.global_step == 2
     assert (folder.pictures / "views.png").is_file()
-    encoder = load_encoder(folder.last)
+    encoder = read_encoder(folder.last)
     dataset = dataset_of(encoder, None)
     assert dataset.test is not None
     assert (len(dataset.train.labels), len(dataset.test.labels)) == (48, 12)

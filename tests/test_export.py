@@ -1,5 +1,6 @@
-"""An exported head computes what the head computes, and says what it is."""
+"""What is exported computes what torch computes, and says what it is: heads, then encoders."""
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,13 +14,20 @@ import torch
 from conftest import Compose
 from exported_heads import SMALL, export_small, make_encoder
 from onnx import numpy_helper
+from picture_folders import write_digits
 from test_models import images, make_split
+from test_real_data import DATA_DIR
 from torch import nn
 
-from mocosfl import onnx_graph
-from mocosfl.checkpoint import HEADS, load_encoder
+import mocosfl
+from mocosfl import encoder_export, onnx_graph
+from mocosfl.checkpoint import HEADS, read_encoder
+from mocosfl.config import Config
 from mocosfl.edge.exported_head import ExportedHead
 from mocosfl.edge.wire import PROTOCOL, head_digest
+from mocosfl.encoder import image_encoder
+from mocosfl.encoder_export import ExportedEncoder, export_encoder
+from mocosfl.encoder_facts import EncoderFacts, facts_from_metadata
 from mocosfl.export import export_head, main, write_head
 from mocosfl.models.layers import StandardisedConv2d, standardise
 from mocosfl.models.split import Bottleneck
@@ -159,7 +167,7 @@ def test_command_exports_the_synchronised_head_of_a_run(
     assert head.facts.step == 21
     for fact in (head.facts.digest, "21 training steps", str(file), "resnet18, cut 1"):
         assert fact in shown.out
-    network = load_encoder(quick_run.last).network[0]  # type: ignore[index]
+    network = read_encoder(quick_run.last).network[0]  # type: ignore[index]
     pixels = images(2, head.facts.image_size, torch.float32)
     np.testing.assert_allclose(head(pixels.numpy()), network(pixels).numpy(), atol=1e-5)
 
@@ -194,3 +202,160 @@ def test_what_is_missing_for_an_export_is_named(
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ValueError, match=r"onnx is not installed.*pip install -e '.\[edge\]'"):
         export_small(compose(SMALL), tmp_path / "head.onnx")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["backbone=resnet18", "split=cut2_c4s4", "split.client_residual=false"],
+        ["backbone=resnet50", "split=cut1_c4s2", "dataset.image_size=64"],
+        ["backbone=vgg11", "split=cut4"],
+        ["backbone=mobilenetv2", "split=cut2_c4s2", "split.bottleneck_relu=false"],
+        ["method=fl_moco", "dataset.image_size=130"],  # nothing is cut; a stem of 7 x 7
+        pytest.param(["backbone=resnet34", "split=cut7"], marks=pytest.mark.slow),
+        pytest.param(["backbone=vgg16", "split=cut1_c4s4"], marks=pytest.mark.slow),
+    ],
+)
+def test_an_exported_encoder_computes_what_torch_computes(
+    compose: Compose, tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(["dataset=cifar10", "backbone.width=4", *overrides])
+    exported = export_made_up(config, tmp_path, monkeypatch)
+    assert [file.name for file, _ in exported.files] == ["encoder.safetensors", "encoder.onnx"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["encoder.onnx", "encoder.safetensors"]
+    safetensors, onnx_file = (parity for _, parity in exported.files)
+    assert safetensors.difference == 0
+    assert 0 < onnx_file.difference < 10 * onnx_file.rounding < 1e-3
+    images = exported.encoder.scaled(np.full((5, *[config.dataset.image_size] * 2, 3), 7, np.uint8))
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    (found,) = session.run(["features"], {"images": images.numpy()})  # another batch size
+    np.testing.assert_allclose(found, exported.encoder(images).numpy(), atol=1e-4)
+
+
+def export_made_up(
+    config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any
+) -> ExportedEncoder:
+    """Export the encoder of a configuration as if it were read from a checkpoint."""
+    encoder = image_encoder(make_encoder(config))
+    monkeypatch.setattr(encoder_export, "load_encoder", lambda path, which: encoder)
+    return export_encoder(Path("made_up.ckpt"), folder, **more)
+
+
+def test_the_files_of_an_encoder_say_what_it_is(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = export_made_up(compose(SMALL), tmp_path, monkeypatch).encoder.facts
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert facts_from_metadata(metadata) == facts
+    assert json.loads(metadata["mocosfl.mean"]) == list(compose(SMALL).dataset.mean)
+    assert mocosfl.load_encoder(tmp_path / "encoder.safetensors").facts == facts
+    (end,), (start,) = session.get_outputs(), session.get_inputs()
+    assert (start.name, start.shape) == ("images", ["batch", 3, 32, 32])
+    assert (end.name, end.shape) == ("features", ["batch", facts.num_features])
+
+
+def test_an_encoder_that_is_not_torchs_is_not_kept(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_made_up(compose(SMALL), tmp_path, monkeypatch)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with monkeypatch.context() as broken:
+        broken.setattr(onnx_graph, "standardise", lambda weight: weight.detach())
+        with pytest.raises(ValueError, match=r"encoder\.onnx: .* differ from torch's by .*nothing"):
+            export_made_up(compose(SMALL), tmp_path, monkeypatch, formats=["onnx"])
+    with monkeypatch.context() as broken:
+        broken.setattr(encoder_export, "read_encoder_file", lambda file: other_weights(compose))
+        with pytest.raises(ValueError, match=r"encoder\.safetensors: .*differ from torch's by"):
+            export_made_up(compose(SMALL), tmp_path, monkeypatch, formats=["safetensors"])
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def other_weights(compose: Compose) -> tuple[nn.Sequential, EncoderFacts]:
+    encoder = image_encoder(make_encoder(compose(SMALL), seed=1))
+    return encoder.network[1:], encoder.facts
+
+
+def test_safetensors_need_no_onnx(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"onnxruntime is not installed: pip .*\[onnx\]"):
+        export_made_up(compose(SMALL), tmp_path, monkeypatch)
+    assert list(tmp_path.iterdir()) == []
+    export_made_up(compose(SMALL), tmp_path, monkeypatch, formats=["safetensors"])
+    assert [file.name for file in tmp_path.iterdir()] == ["encoder.safetensors"]
+
+
+def test_command_exports_a_runs_encoder_checked_on_real_pictures(
+    quick_run: RunFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    write_digits(pictures, 12)
+    main(["encoder", str(quick_run.path), "--out", str(out), "--images", str(pictures)])
+    shown = capfd.readouterr()
+    assert shown.err == ""
+    for words in (
+        f"12 of the 12 pictures in {pictures}",
+        "21 steps",
+        "load_encoder(",
+        "onnxruntime",
+    ):
+        assert words in shown.out
+    encoder = mocosfl.load_encoder(out / "encoder.safetensors")
+    images = encoder.preprocess(sorted(pictures.rglob("*.png")))
+    expected = mocosfl.load_encoder(quick_run.path)(images)
+    assert torch.equal(encoder(images), expected)
+    session = onnxruntime.InferenceSession(str(out / "encoder.onnx"))
+    (found,) = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    # What is printed as an example works.
+    lines = [line.strip() for line in shown.out.splitlines() if line.startswith("    ")]
+    names: dict[str, Any] = {"images": images.numpy()}
+    exec("\n".join(lines).replace("picture.jpg", str(next(pictures.rglob("*.png")))), names)
+    np.testing.assert_allclose(names["features"], expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, message", [("nowhere", "no such folder"), ("", "holds no pictures")]
+)
+def test_pictures_to_check_on_must_be_there(
+    quick_run: RunFolder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "encoder",
+                str(quick_run.path),
+                "--out",
+                str(tmp_path),
+                "--images",
+                str(tmp_path / name),
+            ]
+        )
+    assert f"--images={tmp_path / name}: {message}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (DATA_DIR / "cifar10" / "test_images.npy").is_file(),
+    reason=f"real CIFAR-10 is not in {DATA_DIR}/cifar10 (set MOCOSFL_DATA_DIR)",
+)
+def test_exported_encoders_give_torchs_features_on_cifar10(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(["dataset=cifar10", "backbone.width=64", "split=cut2_c4s2"])
+    exported = export_made_up(config, tmp_path, monkeypatch)
+    pixels = np.load(DATA_DIR / "cifar10" / "test_images.npy", mmap_mode="r")[::100]
+    images = exported.encoder.scaled(np.array(pixels))
+    expected = exported.encoder(images)
+    loaded = mocosfl.load_encoder(tmp_path / "encoder.safetensors")
+    assert torch.equal(loaded(images), expected)
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
+    (found,) = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4)

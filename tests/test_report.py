@@ -7,7 +7,7 @@ import torch
 from conftest import CONF
 from hydra import compose, initialize_config_dir
 
-from mocosfl.checkpoint import fingerprint, load_encoder
+from mocosfl.checkpoint import fingerprint, read_encoder
 from mocosfl.config import ProbeConfig
 from mocosfl.evaluation import report as report_module
 from mocosfl.evaluation.report import (
@@ -35,7 +35,7 @@ def probe_config() -> Any:
 
 @pytest.fixture(scope="module")
 def report(quick_run: RunFolder, probe_config: ProbeConfig) -> ProbeReport:
-    encoder = load_encoder(quick_run.last)
+    encoder = read_encoder(quick_run.last)
     return probe_encoder(encoder, dataset_of(encoder, None), probe_config)
 
 
@@ -50,13 +50,13 @@ def test_all_probes_are_run_on_the_test_images(report: ProbeReport):
 
 
 def test_report_holds_the_encoders_unchanged_fingerprint(report: ProbeReport, quick_run: RunFolder):
-    assert report.fingerprint == fingerprint(load_encoder(quick_run.last).network)
+    assert report.fingerprint == fingerprint(read_encoder(quick_run.last).network)
 
 
 def test_encoder_that_changes_meanwhile_is_noticed(
     quick_run: RunFolder, probe_config: ProbeConfig, monkeypatch: pytest.MonkeyPatch
 ):
-    encoder = load_encoder(quick_run.last)
+    encoder = read_encoder(quick_run.last)
     good = report_module.linear_probe
 
     def meddling(*args: Any, **kwargs: Any) -> Any:
@@ -70,7 +70,7 @@ def test_encoder_that_changes_meanwhile_is_noticed(
 
 
 def test_data_set_without_test_images_is_refused(quick_run: RunFolder, probe_config: ProbeConfig):
-    encoder = load_encoder(quick_run.last)
+    encoder = read_encoder(quick_run.last)
     dataset = dataset_of(encoder, None)._replace(test=None)
     with pytest.raises(ValueError, match=r"dataset\.name=digits: has no test images.*\.npy"):
         probe_encoder(encoder, dataset, probe_config)
@@ -89,7 +89,7 @@ def test_table_names_final_and_best(report: ProbeReport):
 
 
 def test_files_hold_the_whole_result(report: ProbeReport, quick_run: RunFolder, tmp_path: Path):
-    encoder, folder = load_encoder(quick_run.last), tmp_path / "probe"
+    encoder, folder = read_encoder(quick_run.last), tmp_path / "probe"
     classes = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     for _ in range(2):  # a second report replaces the first
         write_report(encoder, report, classes, folder)

@@ -12,7 +12,7 @@ from test_expert import EXPERT
 
 from mocosfl.build import build_federation
 from mocosfl.callbacks import Curves
-from mocosfl.checkpoint import HEADS, load_encoder
+from mocosfl.checkpoint import HEADS, read_encoder
 from mocosfl.config import Config
 from mocosfl.run_folder import RunFolder
 from mocosfl.starting_point import fresh_encoder, load_expert, start_from_expert
@@ -86,7 +86,7 @@ def test_server_starts_from_the_experts_and_its_queue_anew(
 
 def test_untrained_encoder_of_such_a_run_is_the_expert(compose_frozen: Compose, expert: RunFolder):
     images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    start, theirs = fresh_encoder(compose_frozen([])), load_encoder(expert.last)
+    start, theirs = fresh_encoder(compose_frozen([])), read_encoder(expert.last)
     assert torch.equal(start.network(images), theirs.network(images))
 
 

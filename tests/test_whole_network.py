@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mocosfl.build import build_federation
-from mocosfl.checkpoint import load_encoder
+from mocosfl.checkpoint import read_encoder
 from mocosfl.client_pool import ClientPool
 from mocosfl.federation import Federation
 from mocosfl.models.projector import Projector
@@ -154,7 +154,7 @@ def test_baseline_trains_and_its_checkpoint_gives_the_encoder_back(
     module = train(config, folder, resume=False)
     trained, fresh = module.federation.encoder().eval(), build_federation(config).encoder().eval()
     images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    loaded = load_encoder(folder.last)
+    loaded = read_encoder(folder.last)
     with torch.no_grad():
         torch.testing.assert_close(loaded.network(images), trained(images))
         assert not torch.allclose(fresh(images), trained(images))

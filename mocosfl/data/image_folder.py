@@ -90,8 +90,13 @@ def decode_picture(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
     Raises:
         ValueError: the picture can't be read.
     """
+    return fit_square(open_upright(file), image_size)
+
+
+def fit_square(picture: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
+    """Resize the shorter side of an RGB picture and crop its centre; see `decode_picture`."""
     size = (image_size, image_size)
-    square = ImageOps.fit(open_upright(file), size, method=Image.Resampling.BILINEAR)
+    square = ImageOps.fit(picture, size, method=Image.Resampling.BILINEAR)
     return np.asarray(square, dtype=np.uint8)
 
 
@@ -106,13 +111,22 @@ def open_upright(file: Path) -> Image.Image:
     """
     try:
         with Image.open(file) as picture:
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            return to_upright(picture)
     # Decoders raise whatever they stumble over (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
         raise ValueError(
             f"dataset.path: the picture {file} can't be read ({error}); repair or remove the file "
             "and start again"
         ) from error
+
+
+def to_upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF data say, and make it RGB.
+
+    Raises:
+        ValueError: pixels of 32 bits.
+    """
+    return _to_rgb(ImageOps.exif_transpose(picture))
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

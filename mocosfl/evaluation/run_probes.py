@@ -5,7 +5,7 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from mocosfl.checkpoint import Encoder, load_encoder
+from mocosfl.checkpoint import Encoder, read_encoder
 from mocosfl.config import Config, ProbeConfig, check_writable
 from mocosfl.evaluation.report import ProbeReport, dataset_of, probe_encoder, summary, write_report
 from mocosfl.loggers import log_to_wandb
@@ -47,7 +47,7 @@ def probe_run(folder: RunFolder, config: Config) -> ProbeReport:
     settings.data_dir = config.data_dir  # the data may have moved since the checkpoint
     settings.accelerator = config.trainer.accelerator
     settings.knn_num_neighbors = config.callbacks.knn_num_neighbors
-    report = probe_into(folder.probe, load_encoder(folder.last), settings)
+    report = probe_into(folder.probe, read_encoder(folder.last), settings)
     if settings.wandb and config.logger.wandb:
         log_to_wandb(folder, config, summary(report))
     return report

@@ -1,0 +1,220 @@
+"""What an encoder makes of pictures: `python -m mocosfl.embed <folder> checkpoint=<run folder>`."""
+
+import csv
+import io
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+
+from mocosfl.config import check_writable
+from mocosfl.embed_config import EmbedConfig, validate_embed, with_folder
+from mocosfl.manners import setup_logging, user_errors
+
+if TYPE_CHECKING:
+    from mocosfl.embedding import PictureFolder, Unreadable
+    from mocosfl.encoder import ImageEncoder
+    from mocosfl.neighbour_sheet import Shown
+    from mocosfl.neighbours import Neighbours
+
+CONF = Path(__file__).parents[1] / "conf"
+_SHEET_PIXELS = 128  # of a picture on the sheet, at most
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="embed")
+def main(config: EmbedConfig) -> None:
+    """Write the features of a folder of pictures, and which of them are most alike."""
+    setup_logging()
+    with user_errors():
+        embed(config)
+
+
+def embed(config: EmbedConfig) -> None:
+    """Write `features.npy`, `images.csv`, `encoder.json` and `neighbours.png`.
+
+    Raises:
+        ValueError, FileNotFoundError: a setting is wrong, the checkpoint or the pictures are not
+            there, or pictures can't be read.
+    """
+    validate_embed(config)
+    # Imported here, so that --help and typing errors do not wait for torch.
+    import torch
+
+    from mocosfl.embedding import list_pictures, num_threads, write_features
+    from mocosfl.encoder import load_encoder
+
+    pictures = list_pictures(Path(config.images))
+    _check_neighbors(config, len(pictures.files))
+    folder = _output_folder(config)
+    check_writable(folder)  # before minutes of work
+    encoder = load_encoder(config.checkpoint, which=config.which)
+    gpu = config.accelerator == "gpu" or (
+        config.accelerator == "auto" and torch.cuda.is_available()
+    )
+    encoder.to("cuda" if gpu else "cpu")
+    print(f"encoder: {encoder.extra_repr()}\n{_announcement(pictures)}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    files, unreadable = write_features(
+        encoder,
+        pictures.files,
+        folder / "features.npy",
+        batch_size=config.extract_batch_size,
+        num_workers=num_threads(config.num_workers),
+        skip_unreadable=config.skip_unreadable,
+    )
+    read = pictures._replace(files=files)
+    _write_tables(read, unreadable, encoder, config, folder)
+    _print_files(read, unreadable, encoder, folder)
+    _draw_sheet(read, encoder, config, folder)
+    _print_next(config, folder)
+
+
+def _output_folder(config: EmbedConfig) -> Path:
+    """Return the folder for the results."""
+    from mocosfl.checkpoint import find_checkpoint
+    from mocosfl.run_folder import RunFolder
+
+    images, path = Path(config.images).resolve(), Path(config.checkpoint)
+    file = find_checkpoint(path, config.which)
+    run = RunFolder(path if path.is_dir() else path.parent.parent)
+    name = f"embed_{images.name or 'root'}"
+    if run.config.is_file():
+        default = run.path / (f"{name}_best" if file == run.best else name)
+    else:
+        default = Path(name)
+    folder = Path(config.output_dir or default)
+    if folder.resolve().is_relative_to(images):
+        raise ValueError(
+            f"output_dir={folder}: lies in the folder of images, where the picture sheet would be "
+            "one of them the next time; choose another, as in output_dir=../embedded"
+        )
+    return folder
+
+
+def _check_neighbors(config: EmbedConfig, num_pictures: int) -> None:
+    """Check the neighbours before minutes of work; pictures left out may still make them fewer."""
+    if config.num_neighbors > num_pictures - 1:
+        raise ValueError(
+            f"num_neighbors={config.num_neighbors}: {num_pictures} pictures have "
+            f"{num_pictures - 1} others each; choose at most so many, or 0 for no picture sheet"
+        )
+
+
+def _announcement(pictures: "PictureFolder") -> str:
+    classes = {pictures.class_of(file) for file in pictures.files} - {""}
+    told = f"pictures: {len(pictures.files):,} in {pictures.path}"
+    if classes:
+        told += f", {len(classes):,} class folder{'s' if len(classes) > 1 else ''}"
+    if pictures.num_others:
+        files = "file" if pictures.num_others == 1 else "files"
+        told += f"; {pictures.num_others:,} other {files}, not pictures by their names"
+    return told
+
+
+def _write_tables(
+    pictures: "PictureFolder",
+    unreadable: "list[Unreadable]",
+    encoder: "ImageEncoder",
+    config: EmbedConfig,
+    folder: Path,
+) -> None:
+    """Write which picture each row is of, and where the features come from."""
+    from mocosfl.run_folder import write_atomically
+
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("row", "path", "class"))
+    for row, file in enumerate(pictures.files):
+        rows.writerow((row, pictures.relative(file), pictures.class_of(file)))
+    write_atomically(folder / "images.csv", table.getvalue())
+    facts = {
+        "checkpoint": config.checkpoint,
+        "which": config.which,
+        **encoder.facts._asdict(),
+        "images": str(pictures.path.resolve()),
+        "num_images": len(pictures.files),
+        "unreadable": [pictures.relative(file) for file, _ in unreadable],
+    }
+    write_atomically(folder / "encoder.json", json.dumps(facts, indent=1) + "\n")
+
+
+def _print_files(
+    pictures: "PictureFolder",
+    unreadable: "list[Unreadable]",
+    encoder: "ImageEncoder",
+    folder: Path,
+) -> None:
+    if unreadable:
+        first = f"{unreadable[0].file} ({unreadable[0].reason})"
+        more = f", like {len(unreadable) - 1:,} more" if len(unreadable) > 1 else ""
+        print(f"left out: {first}{more}; all in {folder}/encoder.json")
+    shape = f"({len(pictures.files):,}, {encoder.num_features})"
+    print(f"features: {folder}/features.npy, {shape} float32")
+    print(f"which picture each row is: {folder}/images.csv")
+
+
+def _draw_sheet(
+    pictures: "PictureFolder", encoder: "ImageEncoder", config: EmbedConfig, folder: Path
+) -> None:
+    """Draw `neighbours.png`, or with `num_neighbors=0` remove an older one."""
+    import numpy as np
+
+    from mocosfl.neighbour_sheet import SheetRow, draw_neighbours
+    from mocosfl.neighbours import choose_queries, nearest_neighbours
+
+    file = folder / "neighbours.png"
+    if config.num_neighbors == 0:
+        file.unlink(missing_ok=True)  # it would be of other features
+        return
+    features = np.load(folder / "features.npy", mmap_mode="r")
+    queries = choose_queries(len(features), config.num_queries, config.seed)
+    found = nearest_neighbours(features, queries, config.num_neighbors)
+    rows = [
+        SheetRow(
+            _shown(pictures, int(query)),
+            [_shown(pictures, int(row)) for row in rows],
+            [float(value) for value in similarities],
+        )
+        for query, rows, similarities in zip(*found, strict=True)
+    ]
+    title = f"Nearest of {len(features):,} pictures by cosine\n{encoder.extra_repr()}"
+    draw_neighbours(rows, file, title=title)
+    print(f"nearest neighbours: {file}{_agreement(pictures, found)}")
+
+
+def _shown(pictures: "PictureFolder", row: int) -> "Shown":
+    """Return a picture for the sheet: what the encoder sees of it, in more pixels."""
+    from mocosfl.data.image_folder import fit_square, open_upright
+    from mocosfl.neighbour_sheet import Shown
+
+    file = pictures.files[row]
+    picture = open_upright(file)
+    pixels = fit_square(picture, min(*picture.size, _SHEET_PIXELS))
+    return Shown(pixels, pictures.class_of(file), Path(pictures.relative(file)).name)
+
+
+def _agreement(pictures: "PictureFolder", found: "Neighbours") -> str:
+    names = [pictures.class_of(file) for file in pictures.files]
+    pairs = [(q, row) for q, rows in zip(found.queries, found.rows, strict=True) for row in rows]
+    if len(set(names)) < 2:
+        return ""
+    same = sum(names[query] == names[row] for query, row in pairs)
+    return f"; {same} of the {len(pairs)} shown are of their query's class folder"
+
+
+def _print_next(config: EmbedConfig, folder: Path) -> None:
+    features = str(folder / "features.npy")
+    print(f"in Python: features = numpy.load({features!r})")
+    if not config.checkpoint.endswith(".safetensors"):
+        which = "" if config.which == "last" else f" --which {config.which}"
+        checkpoint = shlex.quote(config.checkpoint)
+        print(f"next: python -m mocosfl.export encoder {checkpoint}{which} --out encoder")
+
+
+if __name__ == "__main__":
+    with user_errors():
+        sys.argv[1:] = with_folder(sys.argv[1:])
+    main()

@@ -1,0 +1,294 @@
+"""`python -m mocosfl.embed` on folders of real pictures, and what it refuses."""
+
+import copy
+import csv
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONF
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from picture_folders import write_digits
+from PIL import Image
+
+import mocosfl
+from mocosfl import embedding
+from mocosfl.embed import embed
+from mocosfl.embed_config import EmbedConfig, validate_embed, with_folder
+from mocosfl.embedding import list_pictures, write_features
+from mocosfl.neighbour_sheet import SheetRow, Shown, draw_neighbours
+from mocosfl.neighbours import choose_queries, nearest_neighbours
+from mocosfl.run_folder import RunFolder
+
+
+@lru_cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base=None):
+        return compose("embed", list(overrides))
+
+
+def settings(images: Path, checkpoint: Path, *overrides: str) -> EmbedConfig:
+    """Compose the command's configuration for a folder."""
+    config = copy.deepcopy(_composed(("accelerator=cpu", "num_workers=2", *overrides)))
+    config.images, config.checkpoint = str(images), str(checkpoint)
+    return cast(EmbedConfig, config)
+
+
+@pytest.fixture
+def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of the quick run's folder."""
+    shutil.copytree(quick_run.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def test_features_names_and_a_sheet_are_written(
+    run_copy: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    names = write_digits(tmp_path / "my pictures, a=b", 30)
+    # Blocks of 7 leave a smaller one at the end.
+    config = settings(tmp_path / "my pictures, a=b", run_copy.path, "extract_batch_size=7")
+    embed(config)
+    folder = run_copy.path / "embed_my pictures, a=b"
+    written = {"features.npy", "images.csv", "encoder.json", "neighbours.png"}
+    assert {file.name for file in folder.iterdir()} == written
+    features = np.load(folder / "features.npy")
+    encoder = mocosfl.load_encoder(run_copy.path)
+    files = [tmp_path / "my pictures, a=b" / name for name in names]
+    expected = encoder(encoder.preprocess(files)).numpy()
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    with (folder / "images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == names
+    assert [row["row"] for row in rows] == [str(number) for number in range(30)]
+    assert all(row["class"] == row["path"].split("/")[0] for row in rows)
+    facts = json.loads((folder / "encoder.json").read_text())
+    assert (facts["step"], facts["num_images"], facts["unreadable"]) == (21, 30, [])
+    out = capsys.readouterr().out
+    for words in ("30 in ", "10 class folders", "(30, 32) float32", "of the 80 shown", "next: "):
+        assert words in out
+    before = (folder / "neighbours.png").read_bytes()
+    embed(config)
+    assert (folder / "neighbours.png").read_bytes() == before
+
+
+def test_an_exported_encoder_writes_beside_where_it_is_started(
+    run_copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(run_copy.last, tmp_path / "some.ckpt")
+    write_digits(tmp_path / "flat", 5, flat=True)
+    shutil.rmtree(run_copy.path)
+    embed(settings(Path("flat"), Path("some.ckpt"), "num_neighbors=2"))
+    with (tmp_path / "embed_flat" / "images.csv").open() as file:
+        assert [row["class"] for row in csv.DictReader(file)] == [""] * 5
+    assert (tmp_path / "embed_flat" / "neighbours.png").is_file()
+    (tmp_path / "embed_flat" / "mine.txt").write_text("stays")
+    embed(settings(Path("flat"), Path("some.ckpt"), "num_neighbors=0"))
+    names = {file.name for file in (tmp_path / "embed_flat").iterdir()}
+    assert names == {"features.npy", "images.csv", "encoder.json", "mine.txt"}
+
+
+def test_pictures_that_cannot_be_read_are_listed_or_left_out(
+    run_copy: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    names = write_digits(tmp_path / "x", 12, flat=True)
+    (tmp_path / "x" / "000.png").write_bytes(b"")
+    (tmp_path / "x" / "007.png").write_bytes((tmp_path / "x" / "008.png").read_bytes()[:60])
+    config = settings(tmp_path / "x", run_copy.path, "extract_batch_size=5", "num_neighbors=3")
+    with pytest.raises(ValueError, match=r"(?s)2 of 12 pictures .*skip_unread.*000\.png.*007\.png"):
+        embed(config)
+    folder = run_copy.path / "embed_x"
+    assert list(folder.iterdir()) == []
+    config.skip_unreadable = True
+    embed(config)
+    features = np.load(folder / "features.npy")
+    left = [name for name in names if name not in ("000.png", "007.png")]
+    encoder = mocosfl.load_encoder(run_copy.path)
+    expected = encoder(encoder.preprocess([tmp_path / "x" / name for name in left])).numpy()
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    assert json.loads((folder / "encoder.json").read_text())["unreadable"] == ["000.png", "007.png"]
+    assert "left out: " in capsys.readouterr().out
+
+
+def test_pixels_are_held_for_three_blocks_at_most(
+    quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_digits(tmp_path / "x", 40, flat=True)
+    encoder, started = mocosfl.load_encoder(quick_run.path), list[str]()
+    decode, run = embedding.decode_picture, encoder.forward
+    ahead: list[int] = []
+
+    def decoded(file: Path, size: int):
+        started.append(file.name)
+        return decode(file, size)
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        ahead.append(len(started) - 4 * len(ahead))
+        return run(images)
+
+    monkeypatch.setattr(embedding, "decode_picture", decoded)
+    monkeypatch.setattr(encoder, "forward", counted)
+    files = list_pictures(tmp_path / "x").files
+    write_features(
+        encoder, files, tmp_path / "f.npy", batch_size=4, num_workers=3, skip_unreadable=False
+    )
+    assert len(ahead) == 10 and max(ahead) <= 3 * 4
+
+
+def test_features_that_are_not_finite_are_refused(quick_run: RunFolder, tmp_path: Path):
+    write_digits(tmp_path / "x", 3, flat=True)
+    encoder = mocosfl.load_encoder(quick_run.path)
+    next(encoder.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"not finite .*diverged"):
+        write_features(
+            encoder, list_pictures(tmp_path / "x").files, tmp_path / "f.npy",
+            batch_size=4, num_workers=1, skip_unreadable=True,
+        )  # fmt: skip
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_classes_are_the_first_folders(tmp_path: Path):
+    for name in ("train/cat/deep/1.png", "test/dog/2.png", "3.png", "val/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("")
+    found = list_pictures(tmp_path)
+    assert found.num_others == 1
+    named = {found.relative(file): found.class_of(file) for file in found.files}
+    assert named == {
+        "3.png": "", "test/dog/2.png": "dog", "train/cat/deep/1.png": "cat", "val/4.png": "",
+    }  # fmt: skip
+    (tmp_path / "train").rename(tmp_path / "training")
+    found = list_pictures(tmp_path)
+    assert {found.class_of(file) for file in found.files} == {"", "test", "training", "val"}
+
+
+def test_names_that_are_not_utf8_are_written_with_escapes(tmp_path: Path):
+    file = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    Image.new("RGB", (4, 4)).save(file)
+    found = list_pictures(tmp_path)
+    assert [found.relative(name) for name in found.files] == ["caf\\xe9.png"]
+
+
+@pytest.mark.parametrize("block", [3, 5, 100])
+def test_neighbours_are_those_of_all_similarities(monkeypatch: pytest.MonkeyPatch, block: int):
+    monkeypatch.setattr("mocosfl.neighbours._BLOCK_ROWS", block)
+    features = np.random.default_rng(0).normal(size=(17, 4)).astype(np.float32)
+    directions = features / np.linalg.norm(features, axis=1, keepdims=True)
+    similarity = directions @ directions.T
+    np.fill_diagonal(similarity, -2)
+    queries = np.array([0, 4, 16])
+    found = nearest_neighbours(features, queries, 6)
+    expected = np.argsort(-similarity[queries], axis=1)[:, :6]
+    assert np.array_equal(found.rows, expected)
+    np.testing.assert_allclose(
+        found.similarities, np.take_along_axis(similarity[queries], expected, 1), atol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"num_neighbors=17: .*choose from 1 to 16"):
+        nearest_neighbours(features, queries, 17)
+
+
+def test_queries_are_spread_evenly_and_follow_the_seed():
+    queries = choose_queries(1000, 10, seed=3)
+    assert np.array_equal(queries // 100, np.arange(10))
+    assert np.array_equal(queries, choose_queries(1000, 10, seed=3))
+    assert not np.array_equal(queries, choose_queries(1000, 10, seed=4))
+    assert np.array_equal(choose_queries(4, 10, seed=3), np.arange(4))
+
+
+def test_a_frame_says_whether_a_neighbour_is_of_the_querys_class(tmp_path: Path):
+    grey = np.full((8, 8, 3), 128, np.uint8)
+    same, other = Shown(grey, "$\\nothing$", "1.png"), Shown(grey, "b" * 40, "2.png")
+    rows = [SheetRow(same, [same, other], [1.0, -0.5])]
+    draw_neighbours(rows, tmp_path / "x.png", title="a\nb")
+    with Image.open(tmp_path / "x.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    line = pixels[int(1.5 * 110)]  # through the middle of the pictures
+
+    def colours(left: float) -> set[tuple[int, ...]]:
+        return {tuple(map(int, pixel)) for pixel in line[int((left - 0.05) * 110) :][:12]}
+
+    blue, orange = (0x35, 0x69, 0xA8), (0xE0, 0x8A, 0x2C)
+    assert blue in colours(1.43) and orange not in colours(1.43)
+    assert orange in colours(2.51) and blue not in colours(2.55)
+
+
+@pytest.mark.parametrize(
+    "folder", ["a", "a b", "it's", "a=b", "a,b", "back\\", "q\\'", "${x}", "[1]", "null", "ü", "-"]
+)
+def test_any_folder_reaches_the_configuration(folder: str, tmp_path: Path):
+    path = str(tmp_path / folder)
+    (tmp_path / folder).mkdir()
+    (override, other) = with_folder([path, "checkpoint=x"])
+    assert other == "checkpoint=x"
+    with initialize_config_dir(str(CONF), version_base=None):
+        assert compose("embed", [override]).images == path
+
+
+def test_only_folders_are_taken_for_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = ["checkpoint=a", "+x=1", "~which", "hydra.verbose=true", "--cfg", "job", "-cd", "conf"]
+    kept.remove("job")
+    monkeypatch.chdir(tmp_path)
+    assert with_folder(kept) == kept
+    assert with_folder(["wich=best"]) == ["wich=best"]  # a typing error: Hydra says so
+    assert with_folder(["checkpoint=a", "pics"]) == ["images='pics'", "checkpoint=a"]
+    with pytest.raises(ValueError, match="b: one folder of images expected, a is given already"):
+        with_folder(["a", "b"])
+
+
+def test_mistakes_are_named(run_copy: RunFolder, tmp_path: Path):
+    write_digits(tmp_path / "x", 5, flat=True)
+    (tmp_path / "empty").mkdir()
+
+    def refuse(message: str, images: str, *overrides: str) -> None:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            embed(settings(tmp_path / images, run_copy.path, *overrides))
+
+    refuse("nowhere: no such folder", "nowhere")
+    refuse("is a file, name its folder", "x/001.png")
+    refuse("holds no pictures by their names", "empty")
+    refuse("num_neighbors=8: 5 pictures have 4 others", "x")
+    refuse("lies in the folder of images", "x", "num_neighbors=1", f"output_dir={tmp_path}/x/out")
+    rules = ["which=first", "accelerator=tpu", "extract_batch_size=0", "num_queries=0", "seed=-1"]
+    config = settings(tmp_path / "x", run_copy.path, *rules, "num_neighbors=-1")
+    with pytest.raises(ValueError) as error:
+        validate_embed(config)
+    told = [line.split(":")[0] for line in str(error.value).splitlines()]
+    assert sorted(told) == sorted([*rules, "num_neighbors=-1"])
+    with pytest.raises(ValueError, match=r"(?s)images=\?\?\?: .*checkpoint=\?\?\?: "):
+        validate_embed(cast(EmbedConfig, copy.deepcopy(_composed(()))))
+    assert not list(run_copy.path.glob("embed_*"))
+
+
+def test_progress_is_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(embedding, "_TOLD_EVERY_SECONDS", 0.0)
+    progress = embedding._Progress(3000)
+    with caplog.at_level(logging.INFO):
+        progress.tell(1500)
+        progress.tell(1500)  # all: the command's own lines follow
+    assert [record.getMessage().split(" pic")[0] for record in caplog.records] == ["1,500 of 3,000"]
+
+
+@pytest.mark.slow
+def test_command_embeds_a_folder(run_copy: RunFolder, tmp_path: Path):
+    write_digits(tmp_path / "a=b, c", 12)
+    command = [sys.executable, "-m", "mocosfl.embed", "a=b, c", f"checkpoint={run_copy.path}"]
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (run_copy.path / "embed_a=b, c" / "neighbours.png").is_file()
