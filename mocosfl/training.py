@@ -24,7 +24,7 @@ from mocosfl.ddp import OwnProcesses, free_port
 from mocosfl.evaluation.report import table
 from mocosfl.evaluation.run_probes import probe_run
 from mocosfl.further_rank import further_ranks
-from mocosfl.loggers import open_loggers
+from mocosfl.loggers import log_to_wandb, open_loggers
 from mocosfl.memory_check import check_memory
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
@@ -41,6 +41,7 @@ from mocosfl.run_folder import (
 from mocosfl.starting_point import load_expert, start_from_expert
 from mocosfl.trainer import cpu_settings, is_expert, make_trainer
 from mocosfl.validate import validate
+from mocosfl.wandb_run import end_values
 
 log = logging.getLogger(__name__)
 
@@ -145,15 +146,17 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> MocoSFL:
     )
     if expert is not None:
         start_from_expert(module.federation, expert)
-    try:
-        with open_loggers(config, folder) as run_loggers, _networked(config, module) as module:
-            trainer = make_trainer(config, folder, plan, run_loggers, processes)
-            with further_ranks(config, folder, checkpoint, processes):
-                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    finally:  # the curves of a run that was stopped by an alarm say why
-        _draw_curves(config, folder)
-    _write_end(config, folder, data, module)
-    _write_finish(folder, trainer.global_step, seconds=time.monotonic() - start)
+    with open_loggers(config, folder) as run_loggers:
+        try:
+            with _networked(config, module) as module:
+                trainer = make_trainer(config, folder, plan, run_loggers, processes)
+                with further_ranks(config, folder, checkpoint, processes):
+                    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        finally:  # the curves of a run that was stopped by an alarm say why
+            _draw_curves(config, folder)
+        _write_end(config, folder, data, module)
+        # Before W&B is closed: an upload may take its time, and nothing is to train by then.
+        _write_finish(folder, trainer.global_step, seconds=time.monotonic() - start)
     shutil.rmtree(folder.smashed, ignore_errors=True)  # gigabytes that nobody will replay
     log.info("done: %s", folder.path)
     return module
@@ -345,6 +348,7 @@ def _write_end(config: Config, folder: RunFolder, data: FederatedData, module: M
     )
     log.info("the overhead\n%s", describe_overhead(config, overhead))
     write_atomically(folder.overhead, to_json(config, overhead))
+    log_to_wandb(folder, config, end_values(folder))
     if config.edge is not None:
         from mocosfl.edge import accounting  # what it needs is there, the run has used it
         from mocosfl.edge.networked_module import NetworkedMocoSFL
