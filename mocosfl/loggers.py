@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import Logger
 from mocosfl.config import Config
 from mocosfl.metrics_log import MetricsLog
 from mocosfl.run_folder import RunFolder
-from mocosfl.wandb_run import Table, show, wandb_run
+from mocosfl.wandb_run import Table, best_values, show, wandb_run
 
 
 @contextmanager
@@ -23,7 +23,11 @@ def open_loggers(config: Config, folder: RunFolder) -> Iterator[list[Logger]]:
         return
     with wandb_run(config, folder) as run:
         # Given a run, Lightning defines no curves of its own, which would compete with ours.
-        yield [*chosen, WandbLogger(experiment=run, save_dir=folder.path)]
+        logger = WandbLogger(experiment=run, save_dir=folder.path)
+        try:
+            yield [*chosen, logger]
+        finally:
+            show(run, best_values(folder))
 
 
 def log_picture(
@@ -49,7 +53,7 @@ def log_picture(
 def log_to_wandb(
     folder: RunFolder,
     config: Config,
-    values: Mapping[str, Any],
+    values: Mapping[str, float],
     pictures: Mapping[str, Path] | None = None,
     tables: Mapping[str, Table] | None = None,
 ) -> None:

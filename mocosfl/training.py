@@ -41,7 +41,7 @@ from mocosfl.run_folder import (
 from mocosfl.starting_point import load_expert, start_from_expert
 from mocosfl.trainer import cpu_settings, is_expert, make_trainer
 from mocosfl.validate import validate
-from mocosfl.wandb_run import end_values
+from mocosfl.wandb_run import overhead_values
 
 log = logging.getLogger(__name__)
 
@@ -348,7 +348,7 @@ def _write_end(config: Config, folder: RunFolder, data: FederatedData, module: M
     )
     log.info("the overhead\n%s", describe_overhead(config, overhead))
     write_atomically(folder.overhead, to_json(config, overhead))
-    log_to_wandb(folder, config, end_values(folder))
+    log_to_wandb(folder, config, overhead_values(folder))
     if config.edge is not None:
         from mocosfl.edge import accounting  # what it needs is there, the run has used it
         from mocosfl.edge.networked_module import NetworkedMocoSFL

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,16 +27,6 @@ log = logging.getLogger(__name__)
 # than 100 have.
 X_AXIS = "progress/images_seen"
 CURVES = ("train/*", "val/*", "sync/*", "lr/*", "privacy/*", "time/*", "edge/*")
-# What the summary keeps of a curve; of the others the last value alone.
-KEPT: Mapping[str, tuple[str, ...]] = {
-    "val/knn_top1": ("max", "last"),
-    "train/loss": ("min", "last"),
-}
-_KEEP: Mapping[str, Callable[[list[float]], float]] = {
-    "max": max,
-    "min": min,
-    "last": lambda values: values[-1],
-}
 _WAYS_OUT = {
     "online": "run `wandb login` or set WANDB_API_KEY, or stay offline with logger=csv_wandb",
     "offline": "see that the run's folder can be written to and that there is space",
@@ -80,7 +70,7 @@ def wandb_run(config: Config, folder: RunFolder) -> "Iterator[Run]":
 
 def show(
     run: "Run",
-    values: Mapping[str, Any],
+    values: Mapping[str, float],
     *,
     pictures: Mapping[str, Path] | None = None,
     tables: Mapping[str, Table] | None = None,
@@ -89,7 +79,7 @@ def show(
 
     Args:
         run: an open one.
-        values: name -> value of the summary; a mapping keeps several of one name.
+        values: name -> value of the summary.
         pictures: name -> PNG file.
         tables: name -> table.
     """
@@ -106,23 +96,28 @@ def show(
         run.log(media)
 
 
-def end_values(folder: RunFolder) -> dict[str, Any]:
-    """Return what the summary says of a run that has come to its end.
+def best_values(folder: RunFolder) -> dict[str, float]:
+    """Return the best of the curves so far, for the summary.
 
-    W&B itself keeps the best of the curves it is sent, which of a resumed run are the later part.
+    Not left to W&B, which of a resumed run knows the later part alone. And not the least loss: the
+    first steps have it, while the queue is all random.
 
     Args:
-        folder: with `metrics.csv` and `overhead.json`.
+        folder: of the run, with its `metrics.csv`.
     """
-    curves = read_curves(folder.metrics)
-    values: dict[str, Any] = {
-        name: {kind: _KEEP[kind](curves[name][1]) for kind in kinds}
-        for name, kinds in KEPT.items()
-        if name in curves
-    }
+    _, accuracies = read_curves(folder.metrics).get("val/knn_top1", ([], []))
+    return {"best/knn_top1": max(accuracies)} if accuracies else {}
+
+
+def overhead_values(folder: RunFolder) -> dict[str, float]:
+    """Return what a client of a run costs, for the summary: bytes of the mean one.
+
+    Args:
+        folder: of the run, with its `overhead.json`.
+    """
     overhead = json.loads(folder.overhead.read_text())
     sent = overhead["mean_client"]
-    values |= {f"overhead/client_{name}": number for name, number in sent.items()}
+    values = {f"overhead/client_{name}": number for name, number in sent.items()}
     values["overhead/client_bytes"] = sent["up_bytes"] + sent["down_bytes"]
     values["overhead/client_memory_bytes"] = max(
         client["counted_memory"]["total"] for client in overhead["clients"]
@@ -200,13 +195,11 @@ def _start(config: Config, folder: RunFolder, run_id: str, *, begun: bool) -> "R
 
 
 def _define_curves(run: "Run", folder: RunFolder) -> None:
-    """Say over what the curves are drawn, and what the summary keeps of them.
+    """Say over what the curves are drawn.
 
     A later part of a run names each curve that there is so far, because W&B forgets the definitions
     of those that the part itself does not log.
     """
-    for name, kinds in KEPT.items():
-        run.define_metric(name, step_metric=X_AXIS, summary=",".join(kinds))
     so_far = {name for name in read_curves(folder.metrics) if not name.startswith("progress/")}
-    for name in (*sorted(so_far - set(KEPT)), *CURVES):
+    for name in (*sorted(so_far), *CURVES):
         run.define_metric(name, step_metric=X_AXIS)
