@@ -20,9 +20,8 @@ def main(config: ProbeConfig) -> None:
     setup_logging()
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
-        from mocosfl.evaluation.report import summary, table
-        from mocosfl.evaluation.run_probes import probe_into
-        from mocosfl.loggers import log_to_wandb
+        from mocosfl.evaluation.report import table
+        from mocosfl.evaluation.run_probes import log_probes, probe_into
         from mocosfl.validate import validate_probe
 
         if OmegaConf.is_missing(config, "checkpoint"):
@@ -39,7 +38,8 @@ def main(config: ProbeConfig) -> None:
         print(f"no weight of the encoder changed (SHA-256 {report.fingerprint[:16]}...)")
         print(f"results: {folder}/results.json, per_class.png, metrics.csv")
         if config.wandb and run is not None and encoder.step:
-            log_to_wandb(run, encoder.config, summary(report))
+            name = "probe_best" if encoder.source == str(run.best) else "probe"
+            log_probes(run, encoder.config, report, folder, name=name)
 
 
 def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("python -m mocosfl.attack", "what a head gives away of its images"),
         Command("python -m mocosfl.overhead", "bytes, MACs and memory of a client, untrained"),
         Command("python -m mocosfl.report", "one page about a run or a sweep"),
+        Command("python -m mocosfl.dashboard", "panels for a project's runs on Weights & Biases"),
     ),
     "take away": (
         Command("python -m mocosfl.export", "an encoder or a head as a file of its own"),

@@ -60,8 +60,9 @@ def run_attack(config: AttackConfig) -> None:
     print(_best_search(result))
     print(f"results: {folder}/attack.json, reconstructions.png")
     if config.wandb and run is not None:
-        pictures = {"attack/reconstructions": folder / "reconstructions.png"}
-        log_to_wandb(run, encoder.config, _summary(found), pictures)
+        name = "attack_best" if encoder.source == str(run.best) else "attack"
+        pictures = {f"{name}/reconstructions": folder / "reconstructions.png"}
+        log_to_wandb(run, encoder.config, _summary(found, name), pictures)
 
 
 def _choose(config: AttackConfig) -> "tuple[Encoder, Path, RunFolder | None]":
@@ -133,13 +134,13 @@ def _draw(
     )
 
 
-def _summary(found: "dict[str, Comparison]") -> dict[str, float]:
+def _summary(found: "dict[str, Comparison]", name: str) -> dict[str, float]:
     """Return the means by logged name; infinite ones too, W&B takes them."""
     from mocosfl.privacy.comparison import spreads
 
     return {
-        f"attack/{name.replace(' ', '_')}_{quantity}": spread.mean
-        for name, comparison in found.items()
+        f"{name}/{attack.replace(' ', '_')}_{quantity}": spread.mean
+        for attack, comparison in found.items()
         for quantity, spread in spreads(comparison).items()
     }
 

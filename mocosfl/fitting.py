@@ -1,5 +1,6 @@
 """Training itself: from a run's plan to its last step."""
 
+import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mocosfl.module import MocoSFL
 from mocosfl.plan import Plan
 from mocosfl.ranks import ALONE, Ranks
 from mocosfl.run_folder import RunFolder
-from mocosfl.run_records import draw_curves
+from mocosfl.run_records import draw_curves, write_end, write_finish
 from mocosfl.starting_point import start_from_expert
 from mocosfl.trainer import make_trainer
 
@@ -29,8 +30,9 @@ def fit(
     *,
     checkpoint: Path | None,
     expert: dict[str, Any] | None,
+    start: float,
 ) -> MocoSFL:
-    """Train to the last step.
+    """Train to the last step, and write what is known then.
 
     Args:
         config: of the run.
@@ -39,6 +41,7 @@ def fit(
         plan: of the run.
         checkpoint: to go on from; None for the start.
         expert: whose head and server the federation starts from; None for no expert.
+        start: when the run began, by `time.monotonic`.
 
     Returns:
         The trained module; of several processes the first one's, with its own clients' heads.
@@ -58,15 +61,19 @@ def fit(
     )
     if expert is not None:
         start_from_expert(module.federation, expert)
-    try:
-        with open_loggers(config, folder) as run_loggers, _networked(config, module) as module:
-            trainer = make_trainer(config, folder, plan, run_loggers, processes)
-            with further_ranks(config, folder, checkpoint, processes):
-                trainer.fit(
-                    module, datamodule=DataModule(data), ckpt_path=checkpoint, weights_only=True
-                )
-    finally:  # the curves of a run that was stopped by an alarm say why
-        draw_curves(config, folder)
+    with open_loggers(config, folder) as run_loggers:
+        try:
+            with _networked(config, module) as module:
+                trainer = make_trainer(config, folder, plan, run_loggers, processes)
+                with further_ranks(config, folder, checkpoint, processes):
+                    trainer.fit(
+                        module, datamodule=DataModule(data), ckpt_path=checkpoint, weights_only=True
+                    )
+        finally:  # the curves of a run that was stopped by an alarm say why
+            draw_curves(config, folder)
+        write_end(config, folder, data, module)
+        # Before W&B is closed: an upload may take its time, and nothing is to train by then.
+        write_finish(folder, module.global_step, seconds=time.monotonic() - start)
     return module
 
 

@@ -1,18 +1,17 @@
 """Where the curves of a run go: its CSV file and Weights & Biases."""
 
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import wandb
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
-from mocosfl.build import plain
 from mocosfl.config import Config
 from mocosfl.metrics_log import MetricsLog
-from mocosfl.run_folder import RunFolder, write_atomically
+from mocosfl.run_folder import RunFolder
+from mocosfl.wandb_run import Table, best_values, show, wandb_run
 
 
 @contextmanager
@@ -22,59 +21,52 @@ def open_loggers(config: Config, folder: RunFolder) -> Iterator[list[Logger]]:
     if not config.logger.wandb:
         yield chosen
         return
-    try:
-        yield [*chosen, _wandb_logger(config, folder)]
-    finally:
-        wandb.finish()  # else the jobs of a sweep would share one W&B run
+    with wandb_run(config, folder) as run:
+        # Given a run, Lightning defines no curves of its own, which would compete with ours.
+        logger = WandbLogger(experiment=run, save_dir=folder.path)
+        try:
+            yield [*chosen, logger]
+        finally:
+            show(run, best_values(folder))
 
 
-def _wandb_logger(config: Config, folder: RunFolder) -> WandbLogger:
-    if not folder.wandb_id.is_file():
-        write_atomically(folder.wandb_id, uuid.uuid4().hex[:8])
-    settings = config.logger
-    logger = WandbLogger(
-        name=folder.path.name,
-        save_dir=folder.path,
-        id=folder.wandb_id.read_text().strip(),
-        project=settings.wandb_project,
-        entity=settings.wandb_entity,
-        group=settings.wandb_group,
-        notes=config.notes or None,
-        mode=settings.wandb_mode,
-        resume="allow" if settings.wandb_mode == "online" else None,
-        settings={"silent": True, "console": "off"},
-    )
-    # Lightning 2.6 passes it on even if unset, and W&B then warns of what no user can change.
-    logger._wandb_init.pop("anonymous", None)
-    try:
-        logger.log_hyperparams(plain(config))  # the first use, which starts the W&B run
-    except wandb.errors.Error as error:
-        raise ValueError(
-            f"logger.wandb_mode={settings.wandb_mode}: W&B refuses ({error}); run `wandb login` "
-            "or set WANDB_API_KEY, or choose logger=csv"
-        ) from error
-    return logger
+def log_picture(
+    loggers: list[Logger], name: str, path: Path, *, step: int, progress: dict[str, float]
+) -> None:
+    """Show a picture of a training step with the run, where there is a W&B run.
+
+    Args:
+        loggers: of the trainer.
+        name: logged name.
+        path: PNG file.
+        step: that has just ended, counted from 0.
+        progress: how far the run is, by logged name.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            values: dict[str, Any] = {name: wandb.Image(str(path)), **progress}
+            logger.log_metrics(values, step=step)
 
 
 def log_to_wandb(
     folder: RunFolder,
     config: Config,
-    values: dict[str, float],
+    values: Mapping[str, float],
     pictures: Mapping[str, Path] | None = None,
+    tables: Mapping[str, Table] | None = None,
 ) -> None:
-    """Add values to the summary of a run's W&B run; nothing where the run has none.
+    """Add to a run's W&B run; nothing where the run has none.
 
     Args:
         folder: of the run.
         config: of the run.
-        values: by logged name.
+        values: of the summary, by logged name.
         pictures: logged name -> PNG file, shown with the run; None for none.
+        tables: logged name -> table; None for none.
     """
-    if not folder.wandb_id.is_file():
+    if not (config.logger.wandb and folder.wandb_id.is_file()):
         return
-    with open_loggers(config, folder) as loggers:
-        for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update(values)
-                for name, path in (pictures or {}).items():
-                    logger.experiment.log({name: wandb.Image(str(path))})
+    with wandb_run(config, folder) as run:
+        show(run, values, pictures=pictures, tables=tables)

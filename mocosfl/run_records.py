@@ -12,12 +12,14 @@ from mocosfl.config import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.evaluation.report import table
 from mocosfl.evaluation.run_probes import probe_run
+from mocosfl.loggers import log_to_wandb
 from mocosfl.metrics_log import read_curves
 from mocosfl.module import MocoSFL
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
 from mocosfl.plan import Plan, describe
 from mocosfl.run_folder import RunFolder, write_atomically
 from mocosfl.taressfl_rules import is_expert
+from mocosfl.wandb_run import overhead_values
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ def write_end(config: Config, folder: RunFolder, data: FederatedData, module: Mo
     )
     log.info("the overhead\n%s", describe_overhead(config, overhead))
     write_atomically(folder.overhead, to_json(config, overhead))
+    log_to_wandb(folder, config, overhead_values(folder))
     if config.edge is not None:
         from mocosfl.edge import accounting  # what it needs is there, the run has used it
         from mocosfl.edge.networked_module import NetworkedMocoSFL

@@ -103,7 +103,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     log.info("the plan\n%s", describe(config, plan))
     # Imported here: Lightning and matplotlib take seconds, and the plan need not wait for them.
     from mocosfl.fitting import fit
-    from mocosfl.run_records import write_end, write_finish, write_start
+    from mocosfl.run_records import write_start
 
     if checkpoint is None:
         write_start(config, folder, data, plan)
@@ -111,9 +111,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
         _check_partition(folder, data)
         _note_free_keys(config, folder)
     folder.failed.unlink(missing_ok=True)  # of an earlier try; nothing has refused this one
-    module = fit(config, folder, data, plan, checkpoint=checkpoint, expert=expert)
-    write_end(config, folder, data, module)
-    write_finish(folder, module.global_step, seconds=time.monotonic() - start)
+    module = fit(config, folder, data, plan, checkpoint=checkpoint, expert=expert, start=start)
     shutil.rmtree(folder.smashed, ignore_errors=True)  # gigabytes that nobody will replay
     has_test_images = data.dataset.test is not None
     words = closing_words(config, folder, has_test_images=has_test_images)

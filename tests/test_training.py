@@ -482,37 +482,3 @@ def test_checkpoint_with_a_nan_in_it_is_never_written(module: MocoSFL, weights_o
         next(module.federation.server.projector.parameters()).view(-1)[-1] = math.nan
     save_if_finite(trainer, Path("bad"), weights_only=weights_only)
     assert saved == [Path("good")]
-
-
-# ---- Weights & Biases
-
-
-@pytest.mark.slow
-def test_wandb_runs_offline_without_a_prompt_and_keep_their_ids(
-    compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    import wandb
-
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))  # no earlier login
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked the user"))
-    ids = []
-    for name in ("one", "two"):
-        folder = RunFolder(tmp_path / name)
-        config = compose_quick(["logger=csv_wandb", "trainer.max_steps=5"])
-        with monkeypatch.context() as patch:
-            if name == "two":
-                break_off(patch, 5, behind=LastCheckpoint)
-                with pytest.raises(SystemExit):
-                    train(config, folder, resume=False)
-                assert wandb.run is None
-            else:
-                train(config, folder, resume=False)
-        if name == "two":
-            train(config, folder, resume=True)
-        assert wandb.run is None  # finished
-        ids.append(folder.wandb_id.read_text())
-        runs = {path.name.split("-")[3] for path in folder.path.glob("wandb/offline-run-*")}
-        assert runs == {ids[-1]}
-        assert list(folder.path.glob("wandb/offline-run-*/*.wandb"))
-    assert ids[0] != ids[1]

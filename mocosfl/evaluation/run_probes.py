@@ -1,5 +1,6 @@
 """The probes of a run's encoder from start to file: for `linear_probe.py` and the end of a run."""
 
+import json
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +11,9 @@ from mocosfl.config import Config, ProbeConfig, check_writable
 from mocosfl.evaluation.report import ProbeReport, dataset_of, probe_encoder, summary, write_report
 from mocosfl.loggers import log_to_wandb
 from mocosfl.run_folder import RunFolder
+from mocosfl.wandb_run import Table
 
+EMBEDDING_MAP = "embedding_map.png"
 DEFAULTS = Path(__file__).parents[2] / "conf" / "linear_probe.yaml"
 
 
@@ -26,6 +29,7 @@ def probe_into(folder: Path, encoder: Encoder, config: ProbeConfig) -> ProbeRepo
         ValueError, FileNotFoundError: the folder can't be written, or the data don't fit.
     """
     check_writable(folder)  # before minutes of work
+    (folder / EMBEDDING_MAP).unlink(missing_ok=True)  # of other features than these
     dataset = dataset_of(encoder, config.data_dir)
     report = probe_encoder(encoder, dataset, config)
     write_report(encoder, report, dataset.classes, folder)
@@ -48,9 +52,37 @@ def probe_run(folder: RunFolder, config: Config) -> ProbeReport:
     settings.accelerator = config.trainer.accelerator
     settings.knn_num_neighbors = config.callbacks.knn_num_neighbors
     report = probe_into(folder.probe, read_encoder(folder.last), settings)
-    if settings.wandb and config.logger.wandb:
-        log_to_wandb(folder, config, summary(report))
+    if settings.wandb:
+        log_probes(folder, config, report, folder.probe)
     return report
+
+
+def log_probes(
+    run: RunFolder, config: Config, report: ProbeReport, folder: Path, *, name: str = "probe"
+) -> None:
+    """Show with a run's W&B run what its probes found, where it has one.
+
+    Args:
+        run: its folder.
+        config: of the run.
+        report: what was found.
+        folder: what `probe_into` has written to.
+        name: what the logged names begin with; another one for the best checkpoint, which would
+            else take the place of the last.
+    """
+    values = {f"{name}/{key.removeprefix('probe/')}": top1 for key, top1 in summary(report).items()}
+    files = {"per_class_picture": "per_class.png", "embedding_map": EMBEDDING_MAP}
+    pictures = {f"{name}/{key}": folder / file for key, file in files.items()}
+    shown = {key: path for key, path in pictures.items() if path.is_file()}
+    log_to_wandb(run, config, values, shown, {f"{name}/per_class": _per_class(folder)})
+
+
+def _per_class(folder: Path) -> Table:
+    """Return the accuracies, fractions: a row a class, a column a probe."""
+    probes = json.loads((folder / "results.json").read_text())["probes"]
+    found = [probe["per_class"] for probe in probes.values()]
+    rows = [[cls, *(top1s[cls] for top1s in found)] for cls in found[0]]
+    return Table(["class", *probes], rows)
 
 
 def default_probe_config() -> ProbeConfig:

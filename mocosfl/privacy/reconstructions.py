@@ -7,9 +7,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import WandbLogger
 
 from mocosfl.alarm import is_last_step
+from mocosfl.loggers import log_picture
 from mocosfl.module import MocoSFL
 from mocosfl.privacy.reconstruction_pictures import draw_reconstructions
 from mocosfl.privacy.ssim import ssim
@@ -49,10 +49,8 @@ class Reconstructions(Callback):
             return
         path = self.folder / f"reconstructions_round{batch.round + 1:04d}.png"
         self._draw(pl_module, batch, path)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                step = trainer.global_step - 1
-                logger.log_image("privacy/reconstructions", [str(path)], step=step)
+        step, progress = trainer.global_step - 1, pl_module.progress
+        log_picture(trainer.loggers, "privacy/reconstructions", path, step=step, progress=progress)
 
     def _draw(self, module: MocoSFL, batch: Step, path: Path) -> None:
         attackers, federation = module.attackers, module.federation

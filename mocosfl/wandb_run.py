@@ -1,0 +1,205 @@
+"""The Weights & Biases run that belongs to a run's folder, continued by whatever comes later.
+
+W&B is imported where it is used: it costs a second, and `logger=csv` does without.
+"""
+
+import json
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mocosfl.config import Config
+from mocosfl.metrics_log import read_curves
+from mocosfl.run_folder import RunFolder, write_atomically
+from mocosfl.wandb_labels import label
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+log = logging.getLogger(__name__)
+
+# Curves are drawn over it: after as many rounds, 1,000 clients have seen other amounts of images
+# than 100 have.
+X_AXIS = "progress/images_seen"
+CURVES = ("train/*", "val/*", "sync/*", "lr/*", "privacy/*", "time/*", "edge/*")
+_WAYS_OUT = {
+    "online": "run `wandb login` or set WANDB_API_KEY, or stay offline with logger=csv_wandb",
+    "offline": "see that the run's folder can be written to and that there is space",
+}
+START_PICTURES = {"pictures/partition": "partition.png", "pictures/views": "views.png"}
+
+
+class Table(NamedTuple):
+    """A table to show with a run."""
+
+    columns: list[str | int]
+    rows: list[list[Any]]
+
+
+@contextmanager
+def wandb_run(config: Config, folder: RunFolder) -> "Iterator[Run]":
+    """Open a folder's W&B run and close it, or lend the one that this process has open.
+
+    The first to open it names and describes it and shows the first pictures. Later ones, as of a
+    resumed run or of a probe, give nothing but its id, so that they change nothing that is there.
+
+    Args:
+        config: of the run.
+        folder: of the run; it keeps the id.
+
+    Raises:
+        ValueError: W&B can't start, or `wandb agent` wants what `logger` does not.
+    """
+    active = _active(folder)
+    if active is not None:
+        yield active
+        return
+    run = _open(config, folder)
+    exit_code = 1
+    try:
+        yield run
+        exit_code = 0
+    finally:  # also of an exception: the jobs of a sweep would share one W&B run
+        run.finish(exit_code=exit_code)
+
+
+def show(
+    run: "Run",
+    values: Mapping[str, float],
+    *,
+    pictures: Mapping[str, Path] | None = None,
+    tables: Mapping[str, Table] | None = None,
+) -> None:
+    """Add to what W&B shows of a run.
+
+    Args:
+        run: an open one.
+        values: name -> value of the summary.
+        pictures: name -> PNG file.
+        tables: name -> table.
+    """
+    import wandb
+
+    if values:
+        run.summary.update(dict(values))
+    media: dict[str, Any] = {
+        name: wandb.Image(str(path)) for name, path in (pictures or {}).items()
+    }
+    for name, table in (tables or {}).items():
+        media[name] = wandb.Table(columns=table.columns, data=table.rows)
+    if media:
+        run.log(media)
+
+
+def best_values(folder: RunFolder) -> dict[str, float]:
+    """Return the best of the curves so far, for the summary.
+
+    Not left to W&B, which of a resumed run knows the later part alone. And not the least loss: the
+    first steps have it, while the queue is all random.
+
+    Args:
+        folder: of the run, with its `metrics.csv`.
+    """
+    _, accuracies = read_curves(folder.metrics).get("val/knn_top1", ([], []))
+    return {"best/knn_top1": max(accuracies)} if accuracies else {}
+
+
+def overhead_values(folder: RunFolder) -> dict[str, float]:
+    """Return what a client of a run costs, for the summary: bytes of the mean one.
+
+    Args:
+        folder: of the run, with its `overhead.json`.
+    """
+    overhead = json.loads(folder.overhead.read_text())
+    sent = overhead["mean_client"]
+    values = {f"overhead/client_{name}": number for name, number in sent.items()}
+    values["overhead/client_bytes"] = sent["up_bytes"] + sent["down_bytes"]
+    values["overhead/client_memory_bytes"] = max(
+        client["counted_memory"]["total"] for client in overhead["clients"]
+    )
+    return values
+
+
+def _active(folder: RunFolder) -> "Run | None":
+    """Return this process's open W&B run, where it is this folder's."""
+    wandb = sys.modules.get("wandb")
+    run: Run | None = None if wandb is None else wandb.run
+    return run if run is not None and run.id == _recorded_id(folder) else None
+
+
+def _recorded_id(folder: RunFolder) -> str | None:
+    return folder.wandb_id.read_text().strip() if folder.wandb_id.is_file() else None
+
+
+def _open(config: Config, folder: RunFolder) -> "Run":
+    run_id = _agents_id(config) or _recorded_id(folder) or uuid.uuid4().hex[:8]
+    begun = run_id == _recorded_id(folder)
+    run = _start(config, folder, run_id, begun=begun)
+    _define_curves(run, folder)
+    if not begun:
+        write_atomically(folder.wandb_id, run_id)
+        found = {name: folder.pictures / file for name, file in START_PICTURES.items()}
+        show(run, {}, pictures={name: path for name, path in found.items() if path.is_file()})
+    if config.logger.wandb_mode == "offline":
+        log.info(
+            "W&B run %s, offline; upload it: wandb sync %s/wandb/offline-run-*", run_id, folder.path
+        )
+    else:
+        log.info("W&B run %s", run.url)
+    return run
+
+
+def _agents_id(config: Config) -> str | None:
+    """Return the id that `wandb agent` has given to its job; None where there is no agent."""
+    if "WANDB_SWEEP_ID" not in os.environ:
+        return None
+    if config.logger.wandb_mode != "online":
+        raise ValueError(
+            f"logger.wandb_mode={config.logger.wandb_mode}: `wandb agent` waits for what this run "
+            "sends; put logger=wandb_online into the command of the W&B sweep"
+        )
+    return os.environ.get("WANDB_RUN_ID")
+
+
+def _start(config: Config, folder: RunFolder, run_id: str, *, begun: bool) -> "Run":
+    import wandb
+
+    settings, arguments = config.logger, dict[str, Any]()
+    if "WANDB_SWEEP_ID" not in os.environ:  # else the agent's environment says these
+        arguments = {"id": run_id, "project": settings.wandb_project}
+        arguments["entity"] = settings.wandb_entity
+    if not begun:
+        labels = label(config, folder, run_id)
+        arguments |= {"name": labels.name, "group": labels.group, "tags": labels.tags}
+        arguments |= {"config": labels.settings, "job_type": "train", "notes": config.notes or None}
+    try:
+        return wandb.init(
+            dir=folder.path,
+            mode="online" if settings.wandb_mode == "online" else "offline",
+            # Without it `wandb sync` would put a later part in the place of the earlier ones.
+            resume="allow" if begun else None,
+            settings=wandb.Settings(silent=True, console="off"),
+            **arguments,
+        )
+    except (wandb.errors.Error, OSError) as error:
+        mode = settings.wandb_mode
+        raise ValueError(
+            f"logger.wandb_mode={mode}: W&B can't start ({error}); {_WAYS_OUT[mode]}, or choose "
+            "logger=csv"
+        ) from error
+
+
+def _define_curves(run: "Run", folder: RunFolder) -> None:
+    """Say over what the curves are drawn.
+
+    A later part of a run names each curve that there is so far, because W&B forgets the definitions
+    of those that the part itself does not log.
+    """
+    so_far = {name for name in read_curves(folder.metrics) if not name.startswith("progress/")}
+    for name in (*sorted(so_far), *CURVES):
+        run.define_metric(name, step_metric=X_AXIS)
