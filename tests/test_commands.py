@@ -382,7 +382,8 @@ def test_help_names_every_group_and_both_ways_to_run(command: Command):
 
 # ---- linear_probe.py
 
-PROBE = ["num_epochs=2", "hidden_dim=8", "knn_num_neighbors=10", "wandb=false", "accelerator=cpu"]
+PROBE = ["num_epochs=2", "hidden_dim=8", "knn_num_neighbors=10", "wandb=false", "accelerator=cpu",
+         "embedding_map_images=10"]  # fmt: skip
 
 
 def test_run_is_probed(command: Command, run_copy: RunFolder):
