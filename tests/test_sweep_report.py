@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 from conftest import Compose, changed
 
-from mocosfl import report_runs, run_folder
-from mocosfl.report import choose_accuracy, group_seeds, main, rows_of, varying, with_overhead
-from mocosfl.report_runs import find_runs, read_run
+from mocosfl import run_folder
+from mocosfl.report import runs as report_runs
+from mocosfl.report.__main__ import main
+from mocosfl.report.bytes_so_far import with_overhead
+from mocosfl.report.files import choose_accuracy
+from mocosfl.report.runs import find_runs, read_run
+from mocosfl.report.table import group_seeds, rows_of, varying
 from mocosfl.run_folder import RunFolder
 
 MB = 2**20
@@ -273,7 +277,7 @@ def test_output_goes_where_it_is_asked_to(write_run: Any, tmp_path: Path):
     write_run(tmp_path / "sweep" / "r")
     main([str(tmp_path / "sweep"), "--output", str(tmp_path / "out")])
     files = {
-        "report.md", "report.csv", "accuracy_clients.png", "accuracy_cut.png",
+        "report.md", "report.csv", "report.html", "accuracy_clients.png", "accuracy_cut.png",
         "accuracy_bytes.png",
     }  # fmt: skip
     assert {file.name for file in (tmp_path / "out").iterdir()} == files
@@ -290,5 +294,5 @@ def test_pictures_prefer_the_linear_probe_and_take_what_there_is(write_run: Any,
 
 
 def test_report_starts_without_torch():
-    code = "import sys; import mocosfl.report; sys.exit('torch' in sys.modules)"
+    code = "import sys; import mocosfl.report.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
