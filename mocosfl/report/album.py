@@ -42,7 +42,7 @@ def embed(path: Path, *, max_width: int = FULL_WIDTH) -> Picture:
         height = max(1, round(picture.height * max_width / picture.width))
         picture = picture.resize((max_width, height), Image.Resampling.LANCZOS)
     written = io.BytesIO()
-    picture.save(written, "WEBP", quality=_QUALITY, method=4)
+    picture.save(written, "WEBP", quality=_QUALITY, method=2)
     content, kind = written.getvalue(), "webp"
     if picture.width == max_width or len(content) < path.stat().st_size:
         return Picture(_uri(content, kind), *picture.size)
