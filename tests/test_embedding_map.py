@@ -57,10 +57,10 @@ def test_few_images_make_a_map_and_none_below_ten(number: int, asked: int, drawn
     assert found is None or np.isfinite(found.places).all()
 
 
-def test_collapsed_encoder_has_a_map_too():
-    found = map_features(
-        LabelledFeatures(torch.ones(20, 8), torch.arange(20)), num_images=20, seed=1
-    )
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_collapsed_encoder_has_a_map_too(value: float):
+    features = torch.full((20, 8), value)
+    found = map_features(LabelledFeatures(features, torch.arange(20)), num_images=20, seed=1)
     assert found is not None and np.isfinite(found.places).all()
 
 
