@@ -170,7 +170,7 @@ def test_sweep_is_compared_overlaid_and_shown_run_by_run(write_run: Any, tmp_pat
 
 
 def test_page_of_many_runs_stays_within_its_bound(write_run: Any, tmp_path: Path):
-    num_runs = MAX_FULL_RUNS + 4
+    num_runs = MAX_FULL_RUNS + 1
     for seed in range(num_runs):
         folder = write_run(tmp_path / f"{seed}", [f"seed={seed}"])
         picture(folder.pictures / "partition.png", width=SMALL_WIDTH + 300)

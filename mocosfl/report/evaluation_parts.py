@@ -177,8 +177,8 @@ def _attack_table(attacks: dict[str, Any]) -> Table:
         for name, found in attacks.items()
     ]
     words = (
-        "Mean ± standard deviation over the images. The higher the SSIM, the more is seen; `mean "
-        "image` is the guess of who sees nothing of what is sent."
+        "Mean ± standard deviation over the images. The higher the SSIM, the more is seen; the "
+        "mean image is the guess of who sees nothing of what is sent."
     )
     return Table(header, rows, words)
 

@@ -14,8 +14,7 @@ def labels_of(runs: Sequence[Run], columns: Columns) -> list[str]:
     rows = [settings_of(run, columns.shown) for run in runs]
     varying = [key for key in rows[0] if len({row[key] for row in rows if row[key] != "-"}) > 1]
     labels = [
-        ", ".join(_words(key, row[key]) for key in varying) if run.settings else ""
-        for run, row in zip(runs, rows, strict=True)
+        ", ".join(_words(key, row[key]) for key in varying if row[key] != "-") for row in rows
     ]
     return [
         label if labels.count(label) == 1 else f"{label} ({run.name})".removeprefix(" ")
@@ -26,7 +25,7 @@ def labels_of(runs: Sequence[Run], columns: Columns) -> list[str]:
 def _words(key: str, value: str) -> str:
     if key in _WORDS:
         number = f"{int(value):,}" if value.isdigit() else value
-        return _WORDS[key].format(number)
+        return "1 client" if (key, value) == ("clients", "1") else _WORDS[key].format(number)
     name = key.rpartition(".")[2]
     return value if "." not in key and key != "seed" else f"{name} {value}"
 

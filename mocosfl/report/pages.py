@@ -124,8 +124,8 @@ def _comparison_part(runs: Sequence[Run], labels: Sequence[str]) -> Part:
     rows = [row | {"run": label} for label, row in zip(labels, rows_of(runs, columns), strict=True)]
     part.tables.append(_table(rows, TABLE_WORDS.replace("`", '"')))
     if columns.implied:
-        part.words.append(
-            "Differ too, along with what the table shows: " + ", ".join(columns.implied) + "."
+        part.folded.append(
+            ("Settings that differ along with these columns", "\n".join(columns.implied))
         )
     if any(len(mean.runs) > 1 for mean in means):
         words = "Finished runs that differ in the seed alone: mean +- standard deviation."
