@@ -400,6 +400,8 @@ def test_file_is_probed_into_a_chosen_folder(command: Command, quick_run: RunFol
     outcome = command("linear_probe.py", f"checkpoint={quick_run.best}", *PROBE, "output_dir=out")
     assert outcome.code == 0, outcome.err
     assert sorted(file.name for file in Path("out").iterdir()) == [
+        "embedding_map.csv",
+        "embedding_map.png",
         "metrics.csv",
         "per_class.png",
         "results.json",

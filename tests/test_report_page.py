@@ -155,12 +155,14 @@ def test_sweep_is_compared_overlaid_and_shown_run_by_run(write_run: Any, tmp_pat
         write_run(tmp_path / f"n{clients}", [f"clients={clients}"], top1=top1)
     write_run(tmp_path / "n5", ["clients=5"], steps=300, finished=False, top1=None)
     write_run(tmp_path / "n200", ["clients=200"], finished=False).failed.write_text("no\nmore")
+    (tmp_path / "refused").mkdir()
+    (tmp_path / "refused" / "failed.txt").write_text("wrong\n")
     elements = Elements(_page(tmp_path))
     runs = [a for a in elements.named("details") if a.get("class") == "run"]
-    assert len(runs) == 4
+    assert len(runs) == 5
     assert len(elements.named("img")) == 3  # the accuracies
-    for words in ("4 runs: 2 finished, 1 interrupted, 1 failed.", "Best linear probe", "60.00 %",
-                  "100 clients", "Failed: 200 clients: no", "300 of 1,000 steps"):  # fmt: skip
+    for words in ("5 runs: 2 finished, 1 interrupted, 2 failed.", "Best linear probe", "60.00 %",
+                  "100 clients", "Failed: 200 clients: no", "Failed: refused: wrong", "300 of 1,000 steps"):  # fmt: skip
         assert words in elements.text
     loss = next(a for a in elements.named("svg") if a.get("aria-label") == "Loss over steps")
     assert loss

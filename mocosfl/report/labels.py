@@ -16,10 +16,13 @@ def labels_of(runs: Sequence[Run], columns: Columns) -> list[str]:
     labels = [
         ", ".join(_words(key, row[key]) for key in varying if row[key] != "-") for row in rows
     ]
-    return [
-        label if labels.count(label) == 1 else f"{label} ({run.name})".removeprefix(" ")
-        for run, label in zip(runs, labels, strict=True)
-    ]
+    return [_unique(label, run.name, labels) for run, label in zip(runs, labels, strict=True)]
+
+
+def _unique(label: str, name: str, labels: Sequence[str]) -> str:
+    if not label:
+        return name
+    return label if labels.count(label) == 1 else f"{label} ({name})"
 
 
 def _words(key: str, value: str) -> str:
