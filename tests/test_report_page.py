@@ -161,8 +161,10 @@ def test_sweep_is_compared_overlaid_and_shown_run_by_run(write_run: Any, tmp_pat
     runs = [a for a in elements.named("details") if a.get("class") == "run"]
     assert len(runs) == 5
     assert len(elements.named("img")) == 3  # the accuracies
-    for words in ("5 runs: 2 finished, 1 interrupted, 2 failed.", "Best linear probe", "60.00 %",
-                  "100 clients", "Failed: 200 clients: no", "Failed: refused: wrong", "300 of 1,000 steps"):  # fmt: skip
+    for words in (
+        "5 runs: 2 finished, 1 interrupted, 2 failed.", "Best linear probe", "60.00 %",
+        "100 clients", "Failed: 200 clients: no", "Failed: refused: wrong", "300 of 1,000 steps",
+    ):  # fmt: skip
         assert words in elements.text
     loss = next(a for a in elements.named("svg") if a.get("aria-label") == "Loss over steps")
     assert loss
@@ -171,6 +173,7 @@ def test_sweep_is_compared_overlaid_and_shown_run_by_run(write_run: Any, tmp_pat
     assert all(link.startswith("#") and link[1:] in targets for link in links)
 
 
+@pytest.mark.slow
 def test_page_of_many_runs_stays_within_its_bound(write_run: Any, tmp_path: Path):
     num_runs = MAX_FULL_RUNS + 1
     for seed in range(num_runs):
@@ -195,24 +198,30 @@ def test_pictures_without_room_are_counted_and_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("file", "content"),
+    "damaged",
     [
-        ("pictures/partition.png", "no picture"),
-        ("overhead.json", '{"num_steps": 21, "mean_client": {"up_bytes": 1, "down_bytes": 1}}'),
-        ("probe/metrics.csv", "step,probe/linear_top1\n0,x\n"),
-        ("attack/attack.json", "{}"),
-        ("probe/results.json", "["),
-        ("metrics.csv", "step,train/loss\n1,abc\n"),
+        {
+            "pictures/partition.png": "no picture",
+            "overhead.json": '{"num_steps": 21, "mean_client": {"up_bytes": 1, "down_bytes": 1}}',
+            "attack/attack.json": "{}",
+            "probe/results.json": "[",
+            "metrics.csv": "step,train/loss\n1,abc\n",
+        },
+        {"probe/metrics.csv": "step,probe/linear_top1\n0,x\n"},
     ],
 )
-def test_damaged_part_is_told_and_the_others_are_shown(
-    run_copy: RunFolder, file: str, content: str
+def test_damaged_parts_are_told_and_the_others_are_shown(
+    run_copy: RunFolder, damaged: dict[str, str]
 ):
     add_evaluations(run_copy)
-    (run_copy.path / file).write_text(content)
+    for file, content in damaged.items():
+        (run_copy.path / file).write_text(content)
     text = Elements(_page(run_copy.path)).text
-    assert "Not read: " in text
-    assert "Plan and settings" in text
+    told = [line for line in text.splitlines() if line.startswith("Not read: ")]
+    for file in damaged:
+        words = {"probe/metrics.csv": "probe", "attack/attack.json": "attack"}
+        assert any(words.get(file, Path(file).name.removesuffix(".json")) in line for line in told)
+    assert "Plan and settings" in text and "Images, and two random views" in text
 
 
 def test_curves_are_over_images_in_a_sweep_and_over_steps_where_a_run_is_older(tmp_path: Path):
