@@ -34,9 +34,13 @@ def main(config: ProbeConfig) -> None:
         print(f"encoder: {encoder.source}, {encoder.step:,} training steps", flush=True)
         report = probe_into(folder, encoder, config)
         print(table(report))
-        print(f"features {report.feature_seconds:.1f} s, all probes {report.probe_seconds:.1f} s")
+        print(
+            f"features {report.feature_seconds:.1f} s, all probes {report.probe_seconds:.1f} s, "
+            f"embedding map {report.map_seconds:.1f} s"
+        )
         print(f"no weight of the encoder changed (SHA-256 {report.fingerprint[:16]}...)")
-        print(f"results: {folder}/results.json, per_class.png, metrics.csv")
+        drawn = "" if report.embedding_map is None else ", embedding_map.png, embedding_map.csv"
+        print(f"results: {folder}/results.json, per_class.png, metrics.csv{drawn}")
         if config.wandb and run is not None and encoder.step:
             name = "probe_best" if encoder.source == str(run.best) else "probe"
             log_probes(run, encoder.config, report, folder, name=name)

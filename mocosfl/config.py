@@ -353,6 +353,9 @@ class Config:
     edge: EdgeConfig | None = None  # remote clients; null: all are simulated
 
 
+MIN_MAP_IMAGES = 10  # of an embedding map: fewer have no neighbourhoods to show
+
+
 @dataclass
 class ProbeConfig:
     """`linear_probe.py`: evaluation of frozen features."""
@@ -372,6 +375,7 @@ class ProbeConfig:
     label_fractions: list[float] = MISSING  # semi-supervised: parts of the labels used
     knn_num_neighbors: int = MISSING
     knn_temperature: float = MISSING
+    embedding_map_images: int = MISSING  # test images on the t-SNE map, at most; 0: no map
     wandb: bool = MISSING  # log to the run's W&B too, where the run has one
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -21,6 +22,7 @@ _MAX_NUMBERED_CLIENTS = 20  # up to here each cell carries its number
 _MAX_NAMED_TICKS = 24  # class names beside a heat map or under bars
 _MAX_DOT_CLASSES = 200  # above this many classes only the sorted accuracies are drawn
 _DOT_ROWS = 50  # classes a column of the dot picture
+_MAX_COLOURED_CLASSES = 20  # of the embedding map: more could not be told apart
 _SMOOTH_FROM = 300  # points of a curve above which a running mean is drawn
 _LEGEND_INCHES = 3.0  # width of a probe's name with its mean
 _THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
@@ -187,6 +189,46 @@ def draw_per_class(
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = max(1, int(figure.get_figwidth() // _LEGEND_INCHES))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    figure.savefig(path)
+
+
+def draw_embedding_map(
+    places: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path
+) -> None:
+    """Draw a map of images, a dot each, coloured by class.
+
+    Up to 20 classes have a colour and a name each; more share a scale of colours by class number.
+
+    Args:
+        places: (M, 2).
+        labels: (M,) in [0, C).
+        classes: C names.
+        path: PNG file to write.
+    """
+    named = len(classes) <= _MAX_COLOURED_CLASSES
+    figure = _figure(8.4 if named else 7.6, 6.0)
+    axes = figure.subplots()
+    size = float(np.clip(18_000 / len(places), 5, 30))  # few dots are larger
+    if named:
+        colours = colormaps["tab10" if len(classes) <= 10 else "tab20"]
+        for label, name in enumerate(classes):
+            own = places[labels == label]
+            axes.scatter(
+                own[:, 0], own[:, 1], s=size, color=colours(label), lw=0, alpha=0.75, label=name
+            )
+        legend = figure.legend(loc="outside right center", frameon=False, markerscale=2.5)
+        for handle in legend.legend_handles:
+            handle.set_alpha(1.0)  # type: ignore[union-attr]
+    else:
+        dots = axes.scatter(
+            places[:, 0], places[:, 1], s=size, c=labels, cmap="turbo", lw=0, alpha=0.75
+        )
+        dots.set_clim(0, len(classes) - 1)
+        figure.colorbar(dots, ax=axes, label="class number", pad=0.01, fraction=0.04)
+    axes.set(title=f"t-SNE of the features of {len(places):,} test images", xticks=[], yticks=[])
+    axes.margins(0.03)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.spines[:].set_alpha(0.3)
     figure.savefig(path)
 
 

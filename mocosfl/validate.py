@@ -20,6 +20,7 @@ from mocosfl.build import (
     queue_shape,
 )
 from mocosfl.config import (
+    MIN_MAP_IMAGES,
     ClientSchedule,
     Config,
     PartitionKind,
@@ -417,6 +418,11 @@ def _probe(config: ProbeConfig) -> Iterator[str]:
             ("knn_temperature", config.knn_temperature),
         ]
     )
+    if config.embedding_map_images != 0 and config.embedding_map_images < MIN_MAP_IMAGES:
+        yield (
+            f"embedding_map_images={config.embedding_map_images}: must be 0 (no map) or at least "
+            f"{MIN_MAP_IMAGES}"
+        )
     for fraction in config.label_fractions:
         if not 0 < fraction <= 1:
             yield f"label_fractions={list(config.label_fractions)}: each above 0 and at most 1"

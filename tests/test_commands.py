@@ -390,7 +390,8 @@ def test_help_of_the_probe_shows_its_keys_and_not_the_groups_of_training(command
 
 # ---- linear_probe.py
 
-PROBE = ["num_epochs=2", "hidden_dim=8", "knn_num_neighbors=10", "wandb=false", "accelerator=cpu"]
+PROBE = ["num_epochs=2", "hidden_dim=8", "knn_num_neighbors=10", "wandb=false", "accelerator=cpu",
+         "embedding_map_images=10"]  # fmt: skip
 
 
 def test_run_is_probed(command: Command, run_copy: RunFolder):
@@ -407,6 +408,8 @@ def test_file_is_probed_into_a_chosen_folder(command: Command, quick_run: RunFol
     outcome = command("linear_probe.py", f"checkpoint={quick_run.best}", *PROBE, "output_dir=out")
     assert outcome.code == 0, outcome.err
     assert sorted(file.name for file in Path("out").iterdir()) == [
+        "embedding_map.csv",
+        "embedding_map.png",
         "metrics.csv",
         "per_class.png",
         "results.json",

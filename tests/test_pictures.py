@@ -88,3 +88,12 @@ def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
         pictures.draw_curves({}, tmp_path / "curves.png")
     with pytest.raises(ValueError, match="per_class: nothing to draw"):
         pictures.draw_per_class({}, ["a"], tmp_path / "classes.png")
+
+
+@pytest.mark.parametrize("num_classes", [1, 10, 20, 100])
+def test_embedding_map_is_drawn_for_few_and_many_classes(num_classes: int, tmp_path: Path) -> None:
+    places = np.random.default_rng(1).normal(size=(400, 2))
+    labels = np.arange(400) % num_classes
+    names = [f"class {label}" for label in range(num_classes)]
+    pictures.draw_embedding_map(places, labels, names, tmp_path / "map.png")
+    _check(tmp_path / "map.png")

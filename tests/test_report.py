@@ -28,7 +28,7 @@ NAMES = ["linear", "semi-supervised 10 %", "semi-supervised 1 %"]
 @pytest.fixture(scope="module")
 def probe_config() -> Any:
     overrides = ["checkpoint=x", f"num_epochs={EPOCHS}", "hidden_dim=16", "knn_num_neighbors=10",
-                 "accelerator=cpu"]  # fmt: skip
+                 "accelerator=cpu", "embedding_map_images=20"]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base=None):
         return compose("linear_probe", overrides)
 
@@ -113,7 +113,8 @@ def test_files_hold_the_whole_result(report: ProbeReport, quick_run: RunFolder, 
     for key, probe in zip(keys, report.probes, strict=True):
         assert curves[key][0] == list(range(EPOCHS))
         assert curves[key][1] == pytest.approx(probe.curve)
-    assert (folder / "per_class.png").read_bytes()[:4] == b"\x89PNG"
+    for picture in ("per_class.png", "embedding_map.png"):
+        assert (folder / picture).read_bytes()[:4] == b"\x89PNG"
 
 
 def test_summary_has_final_and_best_of_each_probe(report: ProbeReport):

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mocosfl.report_pictures import draw_accuracies
-from mocosfl.report_runs import Mean, Run
+from mocosfl.report.pictures import draw_accuracies
+from mocosfl.report.runs import Mean, Run
 
 MB = 2**20
 

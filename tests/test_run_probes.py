@@ -16,7 +16,7 @@ from mocosfl.training import train
 @pytest.fixture
 def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = default_probe_config()
-    settings.num_epochs = 2
+    settings.num_epochs, settings.embedding_map_images = 2, 10
     monkeypatch.setattr(run_probes, "default_probe_config", lambda: settings)
 
 
@@ -33,6 +33,7 @@ def test_run_probes_its_last_checkpoint_where_asked_for(compose_quick: Compose, 
     results = json.loads((folder.probe / "results.json").read_text())
     assert results["encoder_step"] == 4
     assert results["encoder"] == str(folder.last)
+    assert (folder.probe / "embedding_map.png").is_file()
     assert {"linear", "semi-supervised 10 %", "semi-supervised 1 %"} == set(results["probes"])
 
 

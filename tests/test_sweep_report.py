@@ -4,60 +4,29 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Compose, changed
+from written_runs import MB, written_run
 
-from mocosfl import report_runs, run_folder
-from mocosfl.report import choose_accuracy, group_seeds, main, rows_of, varying, with_overhead
-from mocosfl.report_runs import find_runs, read_run
+from mocosfl import run_folder
+from mocosfl.report import runs as report_runs
+from mocosfl.report.__main__ import main
+from mocosfl.report.bytes_so_far import with_overhead
+from mocosfl.report.files import choose_accuracy
+from mocosfl.report.runs import find_runs, read_run
+from mocosfl.report.table import group_seeds, rows_of, varying
 from mocosfl.run_folder import RunFolder
-
-MB = 2**20
 
 
 @pytest.fixture
 def write_run(compose: Compose) -> Any:
     """Write what a run leaves, or a part of it."""
-
-    def write(
-        path: Path,
-        overrides: Sequence[str] = (),
-        *,
-        top1: float | None = 0.5,
-        monitor: float | None = 0.4,
-        megabytes: float | None = 30.0,
-        steps: int = 1000,
-        finished: bool = True,
-    ) -> RunFolder:
-        folder = RunFolder(path)
-        folder.save_config(compose([f"run_dir={path}", *overrides]))
-        folder.plan.write_text("rounds           2 of 500 steps = 1,000 steps\n")
-        knn = "" if monitor is None else monitor
-        folder.metrics.write_text(
-            f"step,train/loss,val/knn_top1\n0,9,0.1\n{steps - 1},3.25,{knn}\n{steps - 1},3.25,\n"
-        )
-        if megabytes is not None:
-            sent = {"up_bytes": megabytes * MB, "down_bytes": MB, "paper_bytes": 2.5 * MB}
-            folder.overhead.write_text(json.dumps({"num_steps": steps, "mean_client": sent}))
-        if finished:
-            folder.finished.write_text(json.dumps({"step": steps, "seconds": 9.0}))
-        if top1 is not None:
-            folder.probe.mkdir()
-            probes = {
-                "linear": {"final_top1": top1},
-                "semi-supervised 10 %": {"final_top1": top1 / 2},
-                "semi-supervised 1 %": {"final_top1": top1 / 4},
-            }
-            results = {"encoder_step": steps, "knn_top1": top1 + 0.01, "probes": probes}
-            (folder.probe / "results.json").write_text(json.dumps(results))
-        return folder
-
-    return write
+    return partial(written_run, compose)
 
 
 def test_run_is_read_whole(write_run: Any, tmp_path: Path):
@@ -273,7 +242,7 @@ def test_output_goes_where_it_is_asked_to(write_run: Any, tmp_path: Path):
     write_run(tmp_path / "sweep" / "r")
     main([str(tmp_path / "sweep"), "--output", str(tmp_path / "out")])
     files = {
-        "report.md", "report.csv", "accuracy_clients.png", "accuracy_cut.png",
+        "report.md", "report.csv", "report.html", "accuracy_clients.png", "accuracy_cut.png",
         "accuracy_bytes.png",
     }  # fmt: skip
     assert {file.name for file in (tmp_path / "out").iterdir()} == files
@@ -290,5 +259,5 @@ def test_pictures_prefer_the_linear_probe_and_take_what_there_is(write_run: Any,
 
 
 def test_report_starts_without_torch():
-    code = "import sys; import mocosfl.report; sys.exit('torch' in sys.modules)"
+    code = "import sys; import mocosfl.report.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

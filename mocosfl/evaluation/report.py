@@ -19,6 +19,7 @@ from mocosfl.checkpoint import Encoder, fingerprint
 from mocosfl.config import ProbeConfig
 from mocosfl.data.cache import ImageArrays, ImageDataset
 from mocosfl.data.sources import load_dataset
+from mocosfl.evaluation.embedding_map import EmbeddingMap, map_features, write_map
 from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.knn import knn_top1
 from mocosfl.evaluation.probes import (
@@ -45,6 +46,8 @@ class ProbeReport(NamedTuple):
     feature_seconds: float
     probe_seconds: float
     fingerprint: str  # SHA-256 of the encoder's weights, the same before and after
+    embedding_map: EmbeddingMap | None  # None: not asked for, or too few test images
+    map_seconds: float
 
 
 def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) -> ProbeReport:
@@ -79,7 +82,10 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
     after = fingerprint(encoder.network)
     if after != before:
         raise AssertionError("the frozen encoder changed while it was probed")
-    return ProbeReport(knn, probes, feature_seconds, time.monotonic() - start, after)
+    probe_seconds, start = time.monotonic() - start, time.monotonic()
+    found = map_features(test, num_images=config.embedding_map_images, seed=config.seed)
+    map_seconds = time.monotonic() - start
+    return ProbeReport(knn, probes, feature_seconds, probe_seconds, after, found, map_seconds)
 
 
 def probe_features(
@@ -176,7 +182,7 @@ def table(report: ProbeReport) -> str:
 def write_report(
     encoder: Encoder, report: ProbeReport, classes: tuple[str, ...], folder: Path
 ) -> None:
-    """Write `results.json`, `metrics.csv` (a curve a probe) and `per_class.png`."""
+    """Write `results.json`, `metrics.csv` (a curve a probe), the pictures and the map's table."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         "encoder": encoder.source,
@@ -198,6 +204,7 @@ def write_report(
         },
         "feature_seconds": report.feature_seconds,
         "probe_seconds": report.probe_seconds,
+        "map_seconds": report.map_seconds,
     }
     write_atomically(folder / "results.json", json.dumps(values, indent=2) + "\n")
     curves = MetricsLog(folder / "metrics.csv")
@@ -207,6 +214,7 @@ def write_report(
         curves.log_metrics(row, step=epoch)
     per_class = {probe.name: probe.per_class for probe in report.probes}
     pictures.draw_per_class(per_class, classes, folder / "per_class.png")
+    write_map(report.embedding_map, classes, folder)
 
 
 def summary(report: ProbeReport) -> dict[str, float]:

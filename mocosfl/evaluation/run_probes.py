@@ -21,7 +21,7 @@ def probe_into(folder: Path, encoder: Encoder, config: ProbeConfig) -> ProbeRepo
     """Probe an encoder on the test images and write what is found.
 
     Args:
-        folder: for `results.json`, `metrics.csv` and `per_class.png`.
+        folder: for `results.json`, `metrics.csv`, `per_class.png` and `embedding_map.{png,csv}`.
         encoder: what to probe.
         config: of the probes.
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from mocosfl.report_runs import Mean, Run
+from mocosfl.report.runs import Mean, Run
 
 _DOTS_PER_INCH = 110
 _PANEL_INCHES = (5.4, 3.9)  # width, height

@@ -55,6 +55,7 @@ class Run:
     planned_steps: int | None = None
     results: dict[str, float | None] = field(default_factory=dict)  # by the names of RESULTS
     result_steps: dict[str, int] = field(default_factory=dict)  # done when a result was measured
+    notes: str = ""  # the user's
     problems: tuple[str, ...] = ()  # files that could not be read
 
     @property
@@ -139,11 +140,11 @@ def read_run(folder: Path, root: Path) -> Run:
     """
     run, problems = RunFolder(folder), list[str]()
     name = root.resolve().name if folder == root else str(folder.relative_to(root))
-    finished = _attempt(_read_json, run.finished, problems)
-    overhead = _attempt(_read_json, run.overhead, problems)
-    probe = _attempt(_read_json, run.probe / "results.json", problems)
+    finished = _attempt(read_json, run.finished, problems)
+    overhead = _attempt(read_json, run.overhead, problems)
+    probe = _attempt(read_json, run.probe / "results.json", problems)
     curves = _attempt(_newest, run.metrics, problems)
-    settings = _attempt(read_settings, run.config, problems)
+    values = _attempt(read_values, run.config, problems)
     planned = _planned_steps(run.plan)
     logged = curves["step"].steps if "step" in curves else None
     steps = finished.get("step", overhead.get("num_steps", logged))
@@ -162,13 +163,14 @@ def read_run(folder: Path, root: Path) -> Run:
     return Run(
         name=name,
         folder=folder,
-        settings=settings,
+        settings=shaping(values),
         status="finished" if done else "failed" if failed else "interrupted",
         message=run.failed.read_text(errors="replace").strip() if failed else "",
         steps=steps,
         planned_steps=planned,
         results=results,
         result_steps=result_steps,
+        notes=str(values.get("notes") or "").strip(),
         problems=tuple(f"{name}: {problem}" for problem in problems),
     )
 
@@ -186,8 +188,8 @@ def _attempt(
         return {}
 
 
-def read_settings(config: Path) -> Settings:
-    """Return a config.yaml as full key -> value, without FREE_KEYS.
+def read_values(config: Path) -> Settings:
+    """Return a config.yaml as full key -> value.
 
     Raises:
         ValueError: the file is damaged.
@@ -196,10 +198,14 @@ def read_settings(config: Path) -> Settings:
         values = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"not readable ({type(error).__name__})") from error
-    flat = dict(_flat(values, ""))
+    return dict(_flat(values, ""))
+
+
+def shaping(values: Settings) -> Settings:
+    """Return the values that may shape a result: without FREE_KEYS."""
     return {
         key: value
-        for key, value in flat.items()
+        for key, value in values.items()
         if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
     }
 
@@ -212,7 +218,7 @@ def _flat(values: Any, where: str) -> Iterator[tuple[str, Any]]:
         yield from _flat(value, f"{where}.{key}" if where else str(key))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Return what a JSON file holds.
 
     Raises:

@@ -1,0 +1,56 @@
+"""The best numbers of a run, or of several, for the top of the page."""
+
+from collections.abc import Sequence
+
+from mocosfl.report.page import KeyFigure
+from mocosfl.report.runs import Run
+from mocosfl.report.table import result_text
+
+_FIGURES = {
+    "linear": ("Linear probe", "top-1 on test images"),
+    "knn": ("kNN", "top-1 on test images"),
+    "knn_monitor": ("kNN monitor", "top-1 on training images"),
+    "semi_10": ("10 % of the labels", "top-1 on test images"),
+    "loss": ("Loss", "nats, the newest that was logged"),
+    "true_bytes": ("Traffic a client", "up and down, over the steps done"),
+}
+
+
+def figures_of(run: Run) -> list[KeyFigure]:
+    """Return what a run has reached; of an unfinished one with the steps done by then."""
+    figures = []
+    for name, (title, words) in _FIGURES.items():
+        value, steps = run.results.get(name), run.result_steps.get(name)
+        if value is not None:
+            late = run.status != "finished" and steps is not None
+            told = f"{words}, after {steps:,} steps" if late else words
+            figures.append(KeyFigure(_value(name, value), title, told))
+    return figures
+
+
+def best_figures(runs: Sequence[Run], labels: Sequence[str]) -> list[KeyFigure]:
+    """Return the best of several runs, each with the label of the run that has it.
+
+    The loss is left out: those of different settings don't compare.
+    """
+    finished = sum(run.status == "finished" for run in runs)
+    figures = [KeyFigure(f"{finished} of {len(runs)}", "Runs finished")]
+    for name, (title, words) in _FIGURES.items():
+        known = {
+            label: value
+            for run, label in zip(runs, labels, strict=True)
+            if (value := run.results.get(name)) is not None
+        }
+        if not known or name == "loss":
+            continue
+        least = name == "true_bytes"
+        best = (min if least else max)(known, key=lambda label: known[label])
+        which = f"{'Least' if least else 'Best'} {title[:1].lower()}{title[1:]}"
+        figures.append(KeyFigure(_value(name, known[best]), which, f"{best}; {words}"))
+    return figures
+
+
+def _value(name: str, value: float) -> str:
+    text = f"{value:.3f}" if name == "loss" else result_text(name, value)
+    unit = {"loss": "", "true_bytes": " MB"}.get(name, " %")
+    return text + unit
