@@ -298,9 +298,9 @@ class LoggerConfig:
     csv: bool = MISSING  # metrics.csv in the run folder
     wandb: bool = MISSING  # Weights & Biases
     wandb_mode: str = MISSING  # offline (no account, no prompt) or online
-    wandb_project: str = MISSING
+    wandb_project: str = MISSING  # W&B project
     wandb_entity: str | None = MISSING  # W&B team or user; null: the account's default
-    wandb_group: str | None = MISSING  # runs of one sweep
+    wandb_group: str | None = MISSING  # W&B group; null: the sweep's name, none for a single run
 
 
 @dataclass

@@ -27,7 +27,7 @@ def open_loggers(config: Config, folder: RunFolder) -> Iterator[list[Logger]]:
         try:
             yield [*chosen, logger]
         finally:
-            show(run, best_values(folder))
+            show(run, folder, best_values(folder))
 
 
 def log_picture(
@@ -69,4 +69,4 @@ def log_to_wandb(
     if not (config.logger.wandb and folder.wandb_id.is_file()):
         return
     with wandb_run(config, folder) as run:
-        show(run, values, pictures=pictures, tables=tables)
+        show(run, folder, values, pictures=pictures, tables=tables)

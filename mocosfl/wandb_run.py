@@ -31,6 +31,7 @@ _WAYS_OUT = {
     "online": "run `wandb login` or set WANDB_API_KEY, or stay offline with logger=csv_wandb",
     "offline": "see that the run's folder can be written to and that there is space",
 }
+KEPT = "wandb_summary.json"  # in the run's folder: what later parts of the W&B run repeat
 START_PICTURES = {"pictures/partition": "partition.png", "pictures/views": "views.png"}
 
 
@@ -46,7 +47,8 @@ def wandb_run(config: Config, folder: RunFolder) -> "Iterator[Run]":
     """Open a folder's W&B run and close it, or lend the one that this process has open.
 
     The first to open it names and describes it and shows the first pictures. Later ones, as of a
-    resumed run or of a probe, give nothing but its id, so that they change nothing that is there.
+    resumed run or of a probe, give its id without a name or settings, so that they change nothing
+    that is there; the summary they repeat, since W&B puts that of the last part in its place.
 
     Args:
         config: of the run.
@@ -70,6 +72,7 @@ def wandb_run(config: Config, folder: RunFolder) -> "Iterator[Run]":
 
 def show(
     run: "Run",
+    folder: RunFolder,
     values: Mapping[str, float],
     *,
     pictures: Mapping[str, Path] | None = None,
@@ -79,12 +82,14 @@ def show(
 
     Args:
         run: an open one.
+        folder: of the run; it keeps what later parts of the W&B run repeat.
         values: name -> value of the summary.
         pictures: name -> PNG file.
         tables: name -> table.
     """
     import wandb
 
+    _keep(folder, values, tables or {})
     if values:
         run.summary.update(dict(values))
     media: dict[str, Any] = {
@@ -94,6 +99,32 @@ def show(
         media[name] = wandb.Table(columns=table.columns, data=table.rows)
     if media:
         run.log(media)
+
+
+def _keep(folder: RunFolder, values: Mapping[str, float], tables: Mapping[str, Table]) -> None:
+    """Add to what later parts of the W&B run repeat."""
+    kept = _kept(folder)
+    kept["values"].update(values)
+    kept["tables"].update({name: table._asdict() for name, table in tables.items()})
+    write_atomically(folder.path / KEPT, json.dumps(kept) + "\n")
+
+
+def _kept(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    file = folder.path / KEPT
+    if not file.is_file():
+        return {"values": {}, "tables": {}}
+    kept: dict[str, dict[str, Any]] = json.loads(file.read_text())
+    return kept
+
+
+def _repeat(run: "Run", folder: RunFolder) -> None:
+    """Say again what the summary has so far; pictures stay with the steps that they are of."""
+    last = {name: values[-1] for name, (_, values) in read_curves(folder.metrics).items()}
+    kept = _kept(folder)
+    tables = {name: Table(**table) for name, table in kept["tables"].items()}
+    if last:
+        run.summary.update(last)
+    show(run, folder, kept["values"], tables=tables)
 
 
 def best_values(folder: RunFolder) -> dict[str, float]:
@@ -141,10 +172,14 @@ def _open(config: Config, folder: RunFolder) -> "Run":
     begun = run_id == _recorded_id(folder)
     run = _start(config, folder, run_id, begun=begun)
     _define_curves(run, folder)
-    if not begun:
+    if begun:
+        _repeat(run, folder)
+    else:
         write_atomically(folder.wandb_id, run_id)
         found = {name: folder.pictures / file for name, file in START_PICTURES.items()}
-        show(run, {}, pictures={name: path for name, path in found.items() if path.is_file()})
+        show(
+            run, folder, {}, pictures={name: path for name, path in found.items() if path.is_file()}
+        )
     if config.logger.wandb_mode == "offline":
         log.info(
             "W&B run %s, offline; upload it: wandb sync %s/wandb/offline-run-*", run_id, folder.path
