@@ -181,8 +181,8 @@ def programs(schema: Schema) -> Iterator[tuple[str, Section]]:
     """Yield the programs beside train.py: the file in `conf/` and the section it is checked by."""
     _register()
     for file in sorted(CONF.glob("*.yaml")):
-        first = OmegaConf.load(file).defaults[0]
-        if file.stem != "config" and str(first).endswith("_schema"):
+        first, *_ = OmegaConf.load(file).get("defaults") or [""]
+        if str(first).endswith("_schema"):
             checked_by = OmegaConf.get_type(ConfigStore.instance().load(f"{first}.yaml").node)
             assert checked_by is not None
             yield file.stem, schema.sections[checked_by.__name__]
