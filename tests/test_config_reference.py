@@ -87,7 +87,7 @@ def test_every_program_with_a_configuration_has_its_section(schema: Schema, page
 def test_defaults_are_those_of_the_composition(page: str) -> None:
     values = composed_values("config")
     assert values["backbone.width"] == "16"  # as the digits want it
-    assert values["partition.classes_per_client"].startswith("`2`, from `${mocosfl.")
+    assert values["partition.classes_per_client"] == "`2`, computed"  # of 10 classes
     assert "| `moco.queue_length` | integer | `1024` |" in page
 
 

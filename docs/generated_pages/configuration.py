@@ -17,6 +17,7 @@ OTHER_GROUPS = {
     "launcher": "how the runs of a sweep are started.",
     "debug": "to try a setting, or to look for a fault.",
 }
+COMPUTED = "${mocosfl."  # a value that one of our own rules gives, from other keys
 HEADER = "| key | type | default | meaning |\n| --- | --- | --- | --- |"
 
 
@@ -64,9 +65,9 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
 
 def _resolved(composed: DictConfig, key: str, value: str) -> str:
     """Return what an interpolation of our own comes to; Hydra's and the shell's stay as written."""
-    if not value.startswith("${mocosfl."):
+    if not value.startswith(COMPUTED):
         return value
-    return f"`{OmegaConf.select(composed, key)}`, from `{value}`"
+    return f"`{OmegaConf.select(composed, key)}`, computed"
 
 
 def _section_of(field: Field, schema: Schema) -> Section | None:
@@ -111,14 +112,21 @@ def _choices_table(group: str, default: str) -> str:
     usual = read_choice(group, default).values
     lines = [f"| `{group}=` | what it is | differs from `{default}` in |", "| --- | --- | --- |"]
     for choice in read_group(group):
-        differs = {k: v for k, v in choice.values.items() if usual.get(k) != v}
+        differs = {
+            key.removeprefix(f"{group}."): value
+            for key, value in choice.values.items()
+            if usual.get(key) != value
+        }
         cell = "the default" if choice.name == default else _settings(differs) or "nothing"
         lines.append(f"| `{choice.name}` | {escaped(choice.comment)} | {cell} |")
     return "\n".join(lines)
 
 
 def _settings(values: dict[str, str]) -> str:
-    return ", ".join(code(f"{key}={value}") for key, value in values.items())
+    return ", ".join(
+        f"{code(key)} computed" if value.startswith(COMPUTED) else code(f"{key}={value}")
+        for key, value in values.items()
+    )
 
 
 def table(fields: list[Field], prefix: str, defaults: dict[str, str], schema: Schema) -> str:
