@@ -189,7 +189,9 @@ def programs(schema: Schema) -> Iterator[tuple[str, Section]]:
     """Yield the programs beside train.py: the file in `conf/` and the section it is checked by."""
     _register()
     for file in sorted(CONF.glob("*.yaml")):
-        first, *_ = OmegaConf.load(file).get("defaults") or [""]
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        assert isinstance(content, dict)
+        first, *_ = content.get("defaults") or [""]
         if str(first).endswith("_schema"):
             checked_by = OmegaConf.get_type(ConfigStore.instance().load(f"{first}.yaml").node)
             assert checked_by is not None
