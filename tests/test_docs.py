@@ -275,4 +275,4 @@ def test_metrics_are_those_that_the_code_logs() -> None:
     assert named - explained_metrics() == pictures & named
     spread = {f"sync/divergence_{name}" for name in ("mean", "std", "least", "most")}
     made_of_parts = spread | {"lr/server", "lr/clients", "step"}
-    assert explained_metrics() - named == made_of_parts
+    assert explained_metrics() - named <= made_of_parts  # named where they are logged, in parts
