@@ -3,7 +3,7 @@
     python tests/documented_commands.py steps.json
 
 Each step is a command line of ours (a list of words) or Python code (a text). `RUN_FOLDER` in a
-command stands for the newest folder of a single run. Ends with 1 at the first step that fails.
+command stands for the newest folder of a single run. Ends with the list of those that failed.
 """
 
 import json
@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.singleton import Singleton
 
 RUN_FOLDER = "RUN_FOLDER"
 
@@ -45,17 +44,17 @@ def run_command(words: list[str]) -> object:
 def main(steps: list[list[str] | str]) -> None:
     """Run all steps in the current folder."""
     sys.path.insert(0, os.getcwd())
-    fresh = dict(Singleton.get_state())
+    failed = []
     for step in steps:
         sys.stdout.write(f"$ {step if isinstance(step, str) else ' '.join(step)}\n")
         if isinstance(step, str):
             exec(compile(step, "<document>", "exec"), {"__name__": "__main__"})
             continue
         GlobalHydra.instance().clear()
-        code = run_command(step)
-        Singleton.set_state(dict(fresh))
-        if code:
-            sys.exit(f"{code}: {' '.join(step)}")
+        if code := run_command(step):
+            failed.append(f"{code}: {' '.join(step)}")
+    if failed:
+        sys.exit("failed:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":
