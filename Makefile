@@ -13,13 +13,14 @@ STAMP := $(VENV)/installed.stamp
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
-.PHONY: help setup check demo test test-fast lint same-python clean clean-venv
+.PHONY: help setup check demo test test-fast lint docs same-python clean clean-venv
 
 help:
 	@echo "make demo        install, train on the bundled digits, probe the encoder (3 minutes after installing)"
 	@echo "make test        install, lint, check types, run the whole suite"
 	@echo "make test-fast   the suite without its slow tests"
 	@echo "make lint        ruff and mypy"
+	@echo "make docs        the documentation as a site, docs/_build/html/index.html"
 	@echo "make setup       install only, into $(VENV); PYTHON=... chooses the Python"
 	@echo "make clean       remove caches;  make clean-venv  remove $(VENV)"
 
@@ -39,6 +40,11 @@ test-fast: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# A warning is an error: links that lead nowhere, pages that nothing leads to.
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going -E -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 # At every start, not only after an installation: packages can be changed by hand in between.
 check: $(STAMP)
@@ -81,7 +87,7 @@ $(BIN)/pip:
 	"$$able" -m venv $(VENV)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-venv:

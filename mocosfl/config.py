@@ -298,7 +298,7 @@ class LoggerConfig:
     csv: bool = MISSING  # metrics.csv in the run folder
     wandb: bool = MISSING  # Weights & Biases
     wandb_mode: str = MISSING  # offline (no account, no prompt) or online
-    wandb_project: str = MISSING  # W&B project
+    wandb_project: str = MISSING  # W&B project that the runs go to
     wandb_entity: str | None = MISSING  # W&B team or user; null: the account's default
     wandb_group: str | None = MISSING  # W&B group; null: the sweep's name, none for a single run
 
@@ -365,16 +365,16 @@ class ProbeConfig:
     which: str = MISSING  # in a run folder: last or best
     data_dir: str | None = None  # null: the run's own
     output_dir: str | None = None  # null: probe/ in the run folder
-    seed: int = MISSING
-    accelerator: str = MISSING
+    seed: int = MISSING  # of the probes' start, their batches and the labels used; at least 0
+    accelerator: str = MISSING  # cpu, gpu or auto
     extract_batch_size: int = MISSING  # images a forward pass
     num_epochs: int = MISSING  # of each probe; 100 published
     batch_size: int = MISSING  # rows a step; 128 published
     learning_rate: float = MISSING  # Adam; 1e-3 published
     hidden_dim: int = MISSING  # of the semi-supervised MLP; 512 published
     label_fractions: list[float] = MISSING  # semi-supervised: parts of the labels used
-    knn_num_neighbors: int = MISSING
-    knn_temperature: float = MISSING
+    knn_num_neighbors: int = MISSING  # k
+    knn_temperature: float = MISSING  # of the neighbours' weights exp(similarity / T)
     embedding_map_images: int = MISSING  # test images on the t-SNE map, at most; 0: no map
     wandb: bool = MISSING  # log to the run's W&B too, where the run has one
 
