@@ -270,9 +270,10 @@ def test_every_column_of_a_run_is_explained(quick_run: RunFolder) -> None:
 def test_metrics_are_those_that_the_code_logs() -> None:
     code = "".join(file.read_text() for file in sorted((ROOT / "mocosfl").rglob("*.py")))
     groups = {name.partition("/")[0] for name in explained_metrics()} - {"step"}
-    named = set(re.findall(rf"\"((?:{'|'.join(sorted(groups))})/[a-z_0-9]+)\"", code))
-    pictures = {"privacy/reconstructions"}  # an image and no curve
-    assert named - explained_metrics() == pictures & named
+    # A name that ends in a line is the beginning of several.
+    named = set(re.findall(rf"\"((?:{'|'.join(sorted(groups))})/[a-z_0-9]*[a-z0-9])\"", code))
+    no_curves = {"privacy/reconstructions"}  # an image
+    assert named - explained_metrics() <= no_curves
     spread = {f"sync/divergence_{name}" for name in ("mean", "std", "least", "most")}
     made_of_parts = spread | {"lr/server", "lr/clients", "step"}
     assert explained_metrics() - named <= made_of_parts  # named where they are logged, in parts

@@ -3,12 +3,20 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Compose
 
 from mocosfl.evaluation import run_probes
-from mocosfl.evaluation.run_probes import default_probe_config, probe_run
+from mocosfl.evaluation.report import ProbeReport
+from mocosfl.evaluation.run_probes import (
+    EMBEDDING_MAP,
+    default_probe_config,
+    log_probes,
+    probe_into,
+    probe_run,
+)
 from mocosfl.run_folder import RunFolder
 from mocosfl.training import train
 
@@ -76,3 +84,32 @@ def test_too_many_neighbours_are_refused_before_training(compose_quick: Compose)
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"knn_num_neighbors=5000: callbacks\.probe_at_end"):
         train(config, RunFolder(Path(config.run_dir)), resume=False)
+
+
+def test_map_of_an_earlier_probe_is_not_taken_for_this_ones(
+    quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / EMBEDDING_MAP).write_bytes(b"of other features")
+    monkeypatch.setattr(run_probes, "dataset_of", lambda *_: pytest.fail("far enough"))
+    encoder = run_probes.load_encoder(quick_run.last)
+    with pytest.raises(pytest.fail.Exception):
+        probe_into(tmp_path, encoder, default_probe_config())
+    assert not (tmp_path / EMBEDDING_MAP).exists()
+
+
+def test_wandb_is_shown_the_map_where_the_probe_has_drawn_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compose_quick: Compose
+):
+    shown: list[Any] = []
+    monkeypatch.setattr(run_probes, "log_to_wandb", lambda *given: shown.append(given))
+    found = {"linear": {"per_class": {"cat": 0.5, "dog": None}}}
+    (tmp_path / "results.json").write_text(json.dumps({"probes": found}))
+    report = ProbeReport(0.25, [], 0.0, 0.0, "")
+    for drawn in (False, True):
+        if drawn:
+            (tmp_path / EMBEDDING_MAP).write_bytes(b"PNG")
+        log_probes(RunFolder(tmp_path), compose_quick([]), report, tmp_path, name="probe_best")
+    (_, _, values, before, tables), (_, _, _, after, _) = shown
+    assert values == {"probe_best/knn_top1": 0.25}
+    assert (before, after) == ({}, {"probe_best/embedding_map": tmp_path / EMBEDDING_MAP})
+    assert tables["probe_best/per_class"] == (["class", "linear"], [["cat", 0.5], ["dog", None]])
