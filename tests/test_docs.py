@@ -158,6 +158,7 @@ def prepare_steps(tree: Path, pages: list[Path]) -> list[list[str] | str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some 90 s of one core that it has to itself
 def test_commands_of_readme_and_how_tos_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ def test_commands_of_readme_and_how_tos_run(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some 90 s of one core that it has to itself
 def test_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
     tree = copy_of_the_tree(tmp_path / "tree")
     script = "set -e\n"
