@@ -17,7 +17,7 @@ Values = npt.NDArray[np.float64]
 _WINDOWS = 20  # a running mean is over this part of a curve,
 _LEAST_WINDOW = 5  # but over so many values at least,
 _SMOOTH_FROM = 20  # of a curve with at least so many
-_HIDDEN = {"step", "epoch", "train/round", "time/step_seconds", "val/knn_seconds"}
+_HIDDEN = {"step", "epoch", "time/step_seconds", "val/knn_seconds"}
 
 
 class Quantity(NamedTuple):
