@@ -1,5 +1,6 @@
 """Evaluate a frozen encoder: `python linear_probe.py checkpoint=<run folder>`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ def main(config: ProbeConfig) -> None:
         print(f"no weight of the encoder changed (SHA-256 {report.fingerprint[:16]}...)")
         drawn = "" if report.embedding_map is None else ", embedding_map.png, embedding_map.csv"
         print(f"results: {folder}/results.json, per_class.png, metrics.csv{drawn}")
+        if run is not None:
+            print(f"next: python -m mocosfl.report {shlex.quote(str(run.path))}")
         if config.wandb and run is not None and encoder.step:
             name = "probe_best" if encoder.source == str(run.best) else "probe"
             log_probes(run, encoder.config, report, folder, name=name)

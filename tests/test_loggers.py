@@ -225,7 +225,7 @@ def offline(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Offline
             with pytest.raises(SystemExit):
                 train(config, folder, resume=False)
         train(config, folder, resume=True)
-        encoder = run_probes.load_encoder(folder.best)
+        encoder = run_probes.read_encoder(folder.best)
         again = folder.path / "probe_best"
         report = probe_into(again, encoder, settings)
         log_probes(folder, config, report, again, name="probe_best")

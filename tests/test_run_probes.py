@@ -91,7 +91,7 @@ def test_map_of_an_earlier_probe_is_not_taken_for_this_ones(
 ):
     (tmp_path / EMBEDDING_MAP).write_bytes(b"of other features")
     monkeypatch.setattr(run_probes, "dataset_of", lambda *_: pytest.fail("far enough"))
-    encoder = run_probes.load_encoder(quick_run.last)
+    encoder = run_probes.read_encoder(quick_run.last)
     with pytest.raises(pytest.fail.Exception):
         probe_into(tmp_path, encoder, default_probe_config())
     assert not (tmp_path / EMBEDDING_MAP).exists()
@@ -104,7 +104,7 @@ def test_wandb_is_shown_the_map_where_the_probe_has_drawn_one(
     monkeypatch.setattr(run_probes, "log_to_wandb", lambda *given: shown.append(given))
     found = {"linear": {"per_class": {"cat": 0.5, "dog": None}}}
     (tmp_path / "results.json").write_text(json.dumps({"probes": found}))
-    report = ProbeReport(0.25, [], 0.0, 0.0, "")
+    report = ProbeReport(0.25, [], 0.0, 0.0, "", None, 0.0)
     for drawn in (False, True):
         if drawn:
             (tmp_path / EMBEDDING_MAP).write_bytes(b"PNG")

@@ -239,14 +239,21 @@ def test_folder_without_runs_is_refused(tmp_path: Path, name: str):
 
 
 def test_output_goes_where_it_is_asked_to(write_run: Any, tmp_path: Path):
-    write_run(tmp_path / "sweep" / "r")
+    for name in ("r", "s"):
+        write_run(tmp_path / "sweep" / name)
     main([str(tmp_path / "sweep"), "--output", str(tmp_path / "out")])
     files = {
         "report.md", "report.csv", "report.html", "accuracy_clients.png", "accuracy_cut.png",
         "accuracy_bytes.png",
     }  # fmt: skip
     assert {file.name for file in (tmp_path / "out").iterdir()} == files
-    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["r"]
+    assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"r", "s"}
+
+
+def test_one_run_has_no_pictures_that_compare(write_run: Any, tmp_path: Path):
+    write_run(tmp_path / "r")
+    main([str(tmp_path / "r")])
+    assert not list((tmp_path / "r").glob("accuracy_*.png"))
 
 
 def test_pictures_prefer_the_linear_probe_and_take_what_there_is(write_run: Any, tmp_path: Path):

@@ -54,7 +54,9 @@ def write_report(runs: Sequence[Run], name: str, output: Path) -> list[Path]:
     accuracy = choose_accuracy(finished)
     note = "No pictures: no finished run has an accuracy."
     pictures: list[Path] = []
-    if accuracy is not None:
+    if len(runs) == 1:
+        note = "No pictures of accuracies: there is one run, and nothing to compare it with."
+    elif accuracy is not None:
         pictures = draw_accuracies(
             means,
             accuracy,
