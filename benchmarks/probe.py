@@ -35,6 +35,8 @@ from mocosfl.evaluation.probes import LabelledFeatures
 from mocosfl.evaluation.report import probe_features
 from mocosfl.evaluation.run_probes import default_probe_config
 
+NUM_NEIGHBORS = 200  # of the kNN, as published
+
 
 class Task(NamedTuple):
     """What is probed, and how."""
@@ -119,7 +121,7 @@ def _task(options: argparse.Namespace, feature_dim: int) -> Task:
 def _config(options: argparse.Namespace) -> ProbeConfig:
     config = default_probe_config()
     config.num_epochs = options.epochs or config.num_epochs
-    config.knn_num_neighbors = min(config.knn_num_neighbors, options.images)
+    config.knn_num_neighbors = min(NUM_NEIGHBORS, options.images)
     return config
 
 

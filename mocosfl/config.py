@@ -373,7 +373,7 @@ class ProbeConfig:
     learning_rate: float = MISSING  # Adam; 1e-3 published
     hidden_dim: int = MISSING  # of the semi-supervised MLP; 512 published
     label_fractions: list[float] = MISSING  # semi-supervised: parts of the labels used
-    knn_num_neighbors: int = MISSING  # k
+    knn_num_neighbors: int | None = MISSING  # k; null: the run's callbacks.knn_num_neighbors
     knn_temperature: float = MISSING  # of the neighbours' weights exp(similarity / T)
     embedding_map_images: int = MISSING  # test images on the t-SNE map, at most; 0: no map
     wandb: bool = MISSING  # log to the run's W&B too, where the run has one

@@ -26,8 +26,8 @@ def main() -> None:
     start = time.monotonic()
     folder = Path("multirun") / time.strftime("demo_%Y-%m-%d_%H-%M-%S")
     _run("train.py", f"hydra.run.dir={folder}")
-    _run("linear_probe.py", f"checkpoint={folder}", "knn_num_neighbors=20")
-    _run("linear_probe.py", "checkpoint=none", f"run={folder}", "knn_num_neighbors=20")
+    _run("linear_probe.py", f"checkpoint={folder}")
+    _run("linear_probe.py", "checkpoint=none", f"run={folder}")
     trained, untrained = (_read(folder / name) for name in ("probe", "probe_untrained"))
     print(f"\nDigits, top-1 on the test images{'':>6} untrained   trained")
     for name, before in untrained.items():

@@ -409,8 +409,9 @@ def _probe(config: ProbeConfig) -> Iterator[str]:
         ("batch_size", config.batch_size, 2),
         ("hidden_dim", config.hidden_dim, 1),
         ("extract_batch_size", config.extract_batch_size, 1),
-        ("knn_num_neighbors", config.knn_num_neighbors, 1),
     ]
+    if config.knn_num_neighbors is not None:
+        at_least.append(("knn_num_neighbors", config.knn_num_neighbors, 1))
     yield from _too_small(at_least)
     yield from _not_positive(
         [

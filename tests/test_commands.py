@@ -384,7 +384,7 @@ def test_help_of_the_probe_shows_its_keys_and_not_the_groups_of_training(command
     outcome = command("linear_probe.py", "--help")
     assert outcome.code == 0
     assert "python linear_probe.py checkpoint=multirun/<run folder>" in outcome.out
-    assert "knn_num_neighbors: 200" in outcome.out
+    assert "knn_num_neighbors: null" in outcome.out
     assert "backbone: " not in outcome.out
 
 

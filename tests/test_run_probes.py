@@ -14,7 +14,6 @@ from mocosfl.evaluation.run_probes import (
     EMBEDDING_MAP,
     default_probe_config,
     log_probes,
-    probe_into,
     probe_run,
 )
 from mocosfl.run_folder import RunFolder
@@ -49,20 +48,15 @@ def test_run_does_not_probe_unless_asked_for(quick_run: RunFolder):
     assert not quick_run.probe.exists()
 
 
-def test_neighbours_are_as_many_as_the_monitors(
-    quick_run: RunFolder, tmp_path: Path, short_probes: None, monkeypatch: pytest.MonkeyPatch
+def test_neighbours_are_as_many_as_the_monitors_and_noted(
+    quick_run: RunFolder, tmp_path: Path, short_probes: None
 ):
     folder = RunFolder(tmp_path / "copy")
     shutil.copytree(quick_run.path, folder.path)
-    asked, probe = [], run_probes.probe_encoder
-
-    def noted(encoder, dataset, config):  # type: ignore[no-untyped-def]
-        asked.append(config.knn_num_neighbors)
-        return probe(encoder, dataset, config)
-
-    monkeypatch.setattr(run_probes, "probe_encoder", noted)
     probe_run(folder, folder.load_config())
-    assert asked == [5]
+    settings = json.loads((folder.probe / "results.json").read_text())["settings"]
+    assert settings["knn_num_neighbors"] == 5
+    assert settings["label_fractions"] == [0.1, 0.01]
 
 
 def test_data_without_test_images_are_refused_before_training(
@@ -86,17 +80,6 @@ def test_too_many_neighbours_are_refused_before_training(compose_quick: Compose)
         train(config, RunFolder(Path(config.run_dir)), resume=False)
 
 
-def test_map_of_an_earlier_probe_is_not_taken_for_this_ones(
-    quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / EMBEDDING_MAP).write_bytes(b"of other features")
-    monkeypatch.setattr(run_probes, "dataset_of", lambda *_: pytest.fail("far enough"))
-    encoder = run_probes.read_encoder(quick_run.last)
-    with pytest.raises(pytest.fail.Exception):
-        probe_into(tmp_path, encoder, default_probe_config())
-    assert not (tmp_path / EMBEDDING_MAP).exists()
-
-
 def test_wandb_is_shown_the_map_where_the_probe_has_drawn_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compose_quick: Compose
 ):
@@ -104,7 +87,7 @@ def test_wandb_is_shown_the_map_where_the_probe_has_drawn_one(
     monkeypatch.setattr(run_probes, "log_to_wandb", lambda *given: shown.append(given))
     found = {"linear": {"per_class": {"cat": 0.5, "dog": None}}}
     (tmp_path / "results.json").write_text(json.dumps({"probes": found}))
-    report = ProbeReport(0.25, [], 0.0, 0.0, "", None, 0.0)
+    report = ProbeReport(0.25, [], 0.0, 0.0, "", None, 0.0, {})
     for drawn in (False, True):
         if drawn:
             (tmp_path / EMBEDDING_MAP).write_bytes(b"PNG")

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,13 @@ log = logging.getLogger(__name__)
 DECAY_FRACTIONS, DECAY_FACTOR = (0.6, 0.8), 0.1
 
 
+# What shapes the figures, and goes into results.json with them.
+SETTINGS = (
+    "knn_num_neighbors", "knn_temperature", "num_epochs", "batch_size", "learning_rate",
+    "hidden_dim", "label_fractions", "seed",
+)  # fmt: skip
+
+
 class ProbeReport(NamedTuple):
     """What the probes found; accuracies on the test images, fractions."""
 
@@ -48,6 +55,7 @@ class ProbeReport(NamedTuple):
     fingerprint: str  # SHA-256 of the encoder's weights, the same before and after
     embedding_map: EmbeddingMap | None  # None: not asked for, or too few test images
     map_seconds: float
+    settings: dict[str, Any]  # of the probes, by their keys
 
 
 def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) -> ProbeReport:
@@ -66,7 +74,9 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
             f"dataset.name={encoder.config.dataset.name}: has no test images to probe with; put "
             "test_images.npy and test_labels.npy into its folder"
         )
+    config = _with_neighbors(config, encoder)
     num_training = len(dataset.train.labels)
+    assert config.knn_num_neighbors is not None
     if not 1 <= config.knn_num_neighbors <= num_training:
         raise ValueError(
             f"knn_num_neighbors={config.knn_num_neighbors}: must be from 1 to the {num_training} "
@@ -85,7 +95,28 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
     probe_seconds, start = time.monotonic() - start, time.monotonic()
     found = map_features(test, num_images=config.embedding_map_images, seed=config.seed)
     map_seconds = time.monotonic() - start
-    return ProbeReport(knn, probes, feature_seconds, probe_seconds, after, found, map_seconds)
+    return ProbeReport(
+        knn,
+        probes,
+        feature_seconds,
+        probe_seconds,
+        after,
+        found,
+        map_seconds,
+        {key: _plain(getattr(config, key)) for key in SETTINGS},
+    )
+
+
+def _with_neighbors(config: ProbeConfig, encoder: Encoder) -> ProbeConfig:
+    """Fill in the number of neighbours that the encoder's own run asks."""
+    config = copy.deepcopy(config)
+    if config.knn_num_neighbors is None:
+        config.knn_num_neighbors = encoder.config.callbacks.knn_num_neighbors
+    return config
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def probe_features(
@@ -96,13 +127,14 @@ def probe_features(
     Args:
         train: of all training images.
         test: on the same device.
-        config: of the probes; at most as many neighbours as training images.
+        config: of the probes, its number of neighbours set, at most the training images.
         num_classes: of the data set.
 
     Returns:
         The kNN top-1, a fraction, and what each trained probe found: the linear one, then one a
         label fraction.
     """
+    assert config.knn_num_neighbors is not None
     knn = knn_top1(
         test.features,
         test.labels,
@@ -189,6 +221,7 @@ def write_report(
         "encoder_step": encoder.step,
         "encoder_sha256": report.fingerprint,
         "dataset": encoder.config.dataset.name,
+        "settings": report.settings,
         "knn_top1": report.knn_top1,
         "probes": {
             probe.name: {

@@ -29,7 +29,6 @@ def probe_into(folder: Path, encoder: Encoder, config: ProbeConfig) -> ProbeRepo
         ValueError, FileNotFoundError: the folder can't be written, or the data don't fit.
     """
     check_writable(folder)  # before minutes of work
-    (folder / EMBEDDING_MAP).unlink(missing_ok=True)  # of other features than these
     dataset = dataset_of(encoder, config.data_dir)
     report = probe_encoder(encoder, dataset, config)
     write_report(encoder, report, dataset.classes, folder)
@@ -39,8 +38,7 @@ def probe_into(folder: Path, encoder: Encoder, config: ProbeConfig) -> ProbeRepo
 def probe_run(folder: RunFolder, config: Config) -> ProbeReport:
     """Probe a run's last checkpoint into its `probe/`, as `linear_probe.py checkpoint=<run>` does.
 
-    The settings are the defaults of conf/linear_probe.yaml; the neighbours are as many as the run's
-    monitor asks.
+    The settings are the defaults of conf/linear_probe.yaml.
 
     Args:
         folder: of the run.
@@ -50,7 +48,6 @@ def probe_run(folder: RunFolder, config: Config) -> ProbeReport:
     settings.checkpoint = str(folder.path)
     settings.data_dir = config.data_dir  # the data may have moved since the checkpoint
     settings.accelerator = config.trainer.accelerator
-    settings.knn_num_neighbors = config.callbacks.knn_num_neighbors
     report = probe_into(folder.probe, read_encoder(folder.last), settings)
     if settings.wandb:
         log_probes(folder, config, report, folder.probe)
