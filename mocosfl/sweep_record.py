@@ -137,6 +137,9 @@ def told_at_end() -> Iterator[None]:
     try:
         yield
         ended = True
+    except KeyboardInterrupt:
+        sys.stderr.write("\nmocosfl: interrupted\n")
+        raise SystemExit(130) from None  # what a shell expects of Ctrl-C
     finally:
         record = SweepRecord.current
         if record is not None:

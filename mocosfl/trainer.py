@@ -105,8 +105,7 @@ def _callbacks(config: Config, folder: RunFolder, *, first: bool) -> list[Callba
     if settings.pictures and config.taressfl.pictures_every_rounds:
         every_rounds = config.taressfl.pictures_every_rounds
         callbacks.append(Reconstructions(folder.pictures, every_rounds=every_rounds))
-    alone = config.trainer.devices == 1 and config.edge is None
-    callbacks.append(Interruption(folder, at_step_end=alone, unless_suspicious=guarding))
+    callbacks.append(Interruption(folder, config, unless_suspicious=guarding))
     if config.trainer.progress_bar:
         callbacks.append(Bar(refresh_rate=every))
     return callbacks

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mocosfl.checkpoint import check_same_run
-from mocosfl.closing import closing_words
+from mocosfl.closing import closing_words, how_to_go_on
 from mocosfl.collapse import go_back
 from mocosfl.config import Config
 from mocosfl.data.expert_data import open_data
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mocosfl.module import MocoSFL
 
 log = logging.getLogger(__name__)
+
 
 def train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     """Train a federation, or go on with one.
@@ -80,6 +81,10 @@ def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool)
     while True:
         try:
             return _train(config, folder, resume=resume)
+        except KeyboardInterrupt:  # before the first step or behind the last
+            if folder.config.is_file():
+                log.info("interrupted: %s", how_to_go_on(config, folder))
+            raise
         except Collapsed as collapse:
             if not go_back(config, folder, collapse.step):
                 raise

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from checkpoints import assert_same_results, read
 from conftest import Compose
+from omegaconf import OmegaConf
 
 from mocosfl.alarm import Alarm
-from mocosfl.config import Config
+from mocosfl.closing import how_to_go_on
+from mocosfl.config import Config, TaressflMode
 from mocosfl.metrics_log import read_curves
 from mocosfl.run_folder import RunFolder
 from mocosfl.sweeps import Outcome, Result, run_job
@@ -33,12 +35,35 @@ def signals_at(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.Sign
     monkeypatch.setattr(Alarm, "on_train_batch_end", send)
 
 
+def interrupt(
+    config: Config,
+    folder: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    *numbers: signal.Signals,
+) -> None:
+    """Train until signals end the run."""
+    with monkeypatch.context() as patch:
+        signals_at(patch, step, *numbers)
+        with pytest.raises(SystemExit) as stopped:
+            train(config, folder, resume=False)
+    assert stopped.value.code == 128 + numbers[-1]
+
+
 @pytest.fixture
 def config(compose_quick: Compose) -> Config:
     return compose_quick([])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+# What has more state than the weights.
+VARIANTS = {
+    "saving": ["saving=by_loss", "saving.warmup_rounds=1", "saving.loss_threshold=100"],
+    "online": ["taressfl=online", "taressfl.decoder=plain", "clients.dropout_probability=0.3"],
+}
+
+
+@BOTH
 def test_interrupted_run_is_saved_behind_its_step_and_ends_as_if_it_never_was(
     number: signal.Signals,
     config: Config,
@@ -47,40 +72,62 @@ def test_interrupted_run_is_saved_behind_its_step_and_ends_as_if_it_never_was(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    folder, handler = RunFolder(tmp_path / "run"), signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
-        signals_at(patch, STEP, number)
-        with pytest.raises(SystemExit) as stopped:
-            train(config, folder, resume=False)
-    assert stopped.value.code == 128 + number
-    assert f"stopped behind step {STEP}; go on with: python train.py resume=" in caplog.text
+    folder = RunFolder(tmp_path / "run")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with caplog.at_level(logging.INFO):
+        interrupt(config, folder, monkeypatch, STEP, number)
+    assert f"stopped at step {STEP}" in caplog.text
+    assert f"saved is step {STEP}; go on with: python train.py resume={folder.path}" in caplog.text
     assert read(folder.last)["global_step"] == STEP
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     train(config, folder, resume=True)
     assert_same_results(folder, quick_run)
     images = read_curves(folder.metrics)["progress/images_seen"]
     assert images == read_curves(quick_run.metrics)["progress/images_seen"]
 
 
-def test_second_ctrl_c_stops_at_once(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    folder, handler = RunFolder(tmp_path / "run"), signal.getsignal(signal.SIGINT)
-    signals_at(monkeypatch, STEP, signal.SIGINT, signal.SIGINT)
-    with pytest.raises(SystemExit):  # what Lightning makes of it
-        train(config, folder, resume=False)
-    assert read(folder.last)["global_step"] == STEP - 1
-    assert signal.getsignal(signal.SIGINT) is handler
-
-
-def test_request_at_the_last_step_comes_too_late_to_matter(
-    config: Config, quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@BOTH
+def test_run_stopped_at_its_last_step_has_its_end_to_do(
+    number: signal.Signals,
+    config: Config,
+    quick_run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     folder = RunFolder(tmp_path / "run")
-    signals_at(monkeypatch, 21, signal.SIGINT)
-    train(config, folder, resume=False)
+    interrupt(config, folder, monkeypatch, 21, number)
+    assert not folder.finished.exists()
+    train(config, folder, resume=True)
     assert folder.finished.is_file()
+    assert folder.overhead.is_file()
     assert_same_results(folder, quick_run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_interrupted_run_with_more_state_ends_as_if_it_never_was(
+    variant: str, compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = compose_quick(VARIANTS[variant])
+    whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
+    train(config, whole, resume=False)
+    interrupt(config, folder, monkeypatch, 17, signal.SIGINT)  # in the third round: mode C
+    train(config, folder, resume=True)
+    assert_same_results(folder, whole)
+
+
+def test_second_ctrl_c_stops_at_once_and_says_what_is_saved(
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    folder, handler = RunFolder(tmp_path / "run"), signal.getsignal(signal.SIGINT)
+    with caplog.at_level(logging.INFO):
+        interrupt(config, folder, monkeypatch, STEP, signal.SIGINT, signal.SIGINT)
+    assert read(folder.last)["global_step"] == STEP - 1
+    assert f"saved is step {STEP - 1}; go on with: " in caplog.text
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_sweep_ends_with_an_interrupted_job_and_goes_on_with_it(
@@ -94,3 +141,12 @@ def test_sweep_ends_with_an_interrupted_job_and_goes_on_with_it(
     assert not folder.failed.exists()
     assert run_job(config) == Result(Outcome.finished)
     assert_same_results(folder, quick_run)
+
+
+def test_words_name_the_program_that_goes_on(compose_quick: Compose, tmp_path: Path):
+    config, folder = compose_quick([]), RunFolder(tmp_path / "a run")
+    assert how_to_go_on(config, folder) == (
+        f"nothing is saved, it starts again; go on with: python train.py resume='{folder.path}'"
+    )
+    OmegaConf.update(config, "taressfl.mode", TaressflMode.expert)
+    assert "python -m mocosfl.expert resume=" in how_to_go_on(config, folder)
