@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from mocosfl.config import Config
+from mocosfl.config import Config, Profiler
 from mocosfl.edge_config import FREE_EDGE_KEYS
 
 # Where a run writes and how it shows itself; everything else shapes its result.
@@ -24,7 +24,7 @@ FREE_ON_RESUME = ("trainer.devices", *FREE_EDGE_KEYS)
 # Keys of `trainer` that came later: runs from before go on with what they did then.
 ADDED_KEYS = {
     "compile": False, "compile_mode": "default", "keep_freed_memory": False,
-    "overfit_steps": 0, "profiler": "none",
+    "overfit_steps": 0, "profiler": Profiler.none,
 }  # fmt: skip
 
 

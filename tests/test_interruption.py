@@ -55,7 +55,11 @@ def config(compose_quick: Compose) -> Config:
     return compose_quick([])
 
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+BOTH = pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=lambda number: number.name,
+)
 # What has more state than the weights.
 VARIANTS = {
     "saving": ["saving=by_loss", "saving.warmup_rounds=1", "saving.loss_threshold=100"],

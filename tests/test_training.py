@@ -56,7 +56,7 @@ VARIANTS: dict[str, list[str]] = {
 }
 
 
-IN_FAST_SUITE = ("bank", "supervised")
+IN_FAST_SUITE = ("bank",)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_more_steps_to_overfit_than_a_round_has_are_refused(compose_quick: Compo
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-@pytest.mark.parametrize("kind", ["simple", "advanced"])
+@pytest.mark.parametrize("kind", ["simple", pytest.param("advanced", marks=pytest.mark.slow)])
 def test_profile_tells_of_the_steps(kind: str, compose_quick: Compose, tmp_path: Path):
     folder = RunFolder(tmp_path / "run")
     train(compose_quick([f"trainer.profiler={kind}", "trainer.max_steps=2"]), folder, resume=False)
