@@ -1,0 +1,19 @@
+"""The command that goes on with a run that has not finished."""
+
+import shlex
+
+
+def resume_command(*, edge: bool, expert: bool, folder: str) -> str:
+    """Return what a user types to go on with a run.
+
+    Args:
+        edge: whether its clients, or some of them, are other machines.
+        expert: whether it trains an expert for TAResSFL.
+        folder: of the run, as it is to be named.
+    """
+    program = "train.py"
+    if expert:
+        program = "-m mocosfl.expert"
+    elif edge:
+        program = "-m mocosfl.edge.server"
+    return f"python {program} resume={shlex.quote(folder)}"
