@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import torch
 
 from mocosfl.config import ClientState, Config
-from mocosfl.plan import Plan, megabytes
+from mocosfl.plan import Plan
+from mocosfl.sizes import megabytes
 
 _NUM_VIEWS = 2  # of a step's images, normalised floats
 

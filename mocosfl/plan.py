@@ -23,6 +23,7 @@ from mocosfl.config import Averaging, ClientState, Config, PartitionKind, Taress
 from mocosfl.data.round_plan import sync_steps
 from mocosfl.overhead.network import build_network, client_kinds, num_parameters, num_values
 from mocosfl.overhead.traffic import WEIGHT_BYTES, is_central, is_frozen, rates
+from mocosfl.sizes import megabytes
 from mocosfl.taressfl_rules import LEARNING, is_expert
 
 
@@ -259,8 +260,3 @@ def _describe_partition(config: Config) -> str:
         PartitionKind.file: f"as in {p.path}",
     }
     return f"{p.kind.name}: {detail[p.kind]}"
-
-
-def megabytes(num_bytes: float) -> str:
-    """Format bytes as MB of 2^20 bytes, the papers' unit."""
-    return f"{num_bytes / 2**20:,.2f} MB"

@@ -218,6 +218,15 @@ def without_data_dir(values: dict[str, Any], data_dir: str) -> None:
             dataset["path"] = below_data_dir(dataset["path"], data_dir)
 
 
+def without_places(value: Any) -> Any:
+    """Return a plain value, or a group of them, with the last part of each absolute path alone."""
+    if isinstance(value, dict):
+        return {key: without_places(inner) for key, inner in value.items()}
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value
+
+
 def move_data(config: Config, data_dir: str) -> None:
     """Let a run find its data in another data_dir, `dataset.path` too where it lies below."""
     for dataset in (config.dataset, config.taressfl.auxiliary):

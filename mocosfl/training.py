@@ -16,9 +16,10 @@ from mocosfl.data.expert_data import open_data
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.memory_check import check_memory
-from mocosfl.plan import Plan, describe, make_plan, megabytes
+from mocosfl.plan import Plan, describe, make_plan
 from mocosfl.processor import cpu_settings
 from mocosfl.run_folder import FREE_ON_RESUME, RunFolder, changed_keys, copy_keys
+from mocosfl.sizes import megabytes
 from mocosfl.starting_point import load_expert
 from mocosfl.stopped import Collapsed
 from mocosfl.validate import validate

@@ -4,14 +4,13 @@ The settings are flat, with the names that the command line has (`clients`, `par
 that the runs table filters, groups and draws by them; the whole configuration hangs below `config`.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 
 from mocosfl.build import plain, pool_size
 from mocosfl.config import Averaging, Config, PartitionKind, cut_name
-from mocosfl.run_folder import RunFolder, without_data_dir
+from mocosfl.run_folder import RunFolder, without_data_dir, without_places
 from mocosfl.sweeps import in_sweep
 
 MAX_TAG = 64  # characters that W&B takes in a tag
@@ -92,15 +91,7 @@ def nested_settings(config: Config) -> dict[str, Any]:
     values = plain(config)
     without_data_dir(values, config.data_dir)
     kept = {key: value for key, value in values.items() if key not in _PLACES}
-    return {key: _without_paths(value) for key, value in kept.items()}
-
-
-def _without_paths(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_paths(inner) for key, inner in value.items()}
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
-    return value
+    return {key: without_places(value) for key, value in kept.items()}
 
 
 def _read(config: Config) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from PIL import Image
 from mocosfl import pictures
 
 
-def _check(path: Path, *, min_colours: int = 20) -> tuple[int, int]:
+def check_picture(path: Path, *, min_colours: int = 20) -> tuple[int, int]:
     """Assert that the picture is readable and not blank; give width and height in pixels."""
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"))
@@ -31,7 +31,7 @@ def test_partition_is_drawn_for_few_and_many_clients(
     counts[0, 0] = 9
     names = [f"class {label}" for label in range(num_classes)]
     pictures.draw_partition(counts, names, tmp_path / "partition.png")
-    _check(tmp_path / "partition.png")
+    check_picture(tmp_path / "partition.png")
 
 
 def test_partition_shows_who_holds_what(tmp_path: Path) -> None:
@@ -64,36 +64,15 @@ def test_curves_are_drawn(num_metrics: int, tmp_path: Path) -> None:
     values = [0.5 + 0.001 * step for step in steps[:-1]] + [float("nan")]
     metrics = dict.fromkeys(names[:num_metrics], (steps, values))
     pictures.draw_curves(metrics, tmp_path / "curves.png")
-    _check(tmp_path / "curves.png")
+    check_picture(tmp_path / "curves.png")
 
 
 def test_a_curve_of_one_point_or_of_none_finite_is_drawn(tmp_path: Path) -> None:
     metrics = {"train/loss": ([3.0], [1.0]), "val/knn_top1": ([1.0], [float("nan")])}
     pictures.draw_curves(metrics, tmp_path / "curves.png")
-    _check(tmp_path / "curves.png")
-
-
-@pytest.mark.parametrize("num_classes", [2, 10, 100, 201])
-def test_accuracies_are_drawn_for_few_and_many_classes(num_classes: int, tmp_path: Path) -> None:
-    values = torch.linspace(0.0, 1.0, num_classes)
-    values[0] = torch.nan
-    per_class = {"linear": values, "semi-supervised 1 %": values.flip(0)}
-    names = [f"class {label}" for label in range(num_classes)]
-    pictures.draw_per_class(per_class, names, tmp_path / "classes.png")
-    _check(tmp_path / "classes.png")
+    check_picture(tmp_path / "curves.png")
 
 
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="metrics: nothing to draw"):
         pictures.draw_curves({}, tmp_path / "curves.png")
-    with pytest.raises(ValueError, match="per_class: nothing to draw"):
-        pictures.draw_per_class({}, ["a"], tmp_path / "classes.png")
-
-
-@pytest.mark.parametrize("num_classes", [1, 10, 20, 100])
-def test_embedding_map_is_drawn_for_few_and_many_classes(num_classes: int, tmp_path: Path) -> None:
-    places = np.random.default_rng(1).normal(size=(400, 2))
-    labels = np.arange(400) % num_classes
-    names = [f"class {label}" for label in range(num_classes)]
-    pictures.draw_embedding_map(places, labels, names, tmp_path / "map.png")
-    _check(tmp_path / "map.png")

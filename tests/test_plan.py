@@ -12,7 +12,7 @@ from small_federation import make_step
 from mocosfl.build import build_federation, pool_size
 from mocosfl.config import Config
 from mocosfl.federation import make_optimizer
-from mocosfl.plan import describe, make_plan, megabytes
+from mocosfl.plan import describe, make_plan
 
 HEAD = 3 * 64 * 3 * 3 + 2 * 64  # the stem's convolution and its GroupNorm: 1,856
 LATENT = 64 * 32 * 32  # values of an image's smashed data
@@ -234,7 +234,3 @@ def test_rich_clients_bring_their_share_of_the_rows(compose: Compose):
 def test_partition_is_described(compose: Compose, overrides: list[str], text: str):
     config = compose(["dataset=cifar10", *overrides])
     assert text in describe(config, make_plan(config, np.full(100, 500)))
-
-
-def test_megabytes_are_of_two_to_the_twentieth_bytes():
-    assert megabytes(3 * 2**20) == "3.00 MB"

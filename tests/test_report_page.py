@@ -15,6 +15,7 @@ from conftest import Compose
 from PIL import Image
 from written_runs import written_run
 
+from mocosfl.report import pages
 from mocosfl.report.__main__ import main
 from mocosfl.report.album import MAX_FULL_RUNS, SMALL_WIDTH, Album, embed
 from mocosfl.report.curves import IMAGES, ROUNDS, STEPS, read_curves, shared_axis, smoothed, thinned
@@ -101,8 +102,9 @@ def test_page_of_a_run_holds_all_that_the_run_has_written(run_copy: RunFolder):
         assert f"{title} over rounds" in charts
     assert "Probes over their epochs over epochs of the probe" in charts
     for words in ("finished", "61.30", "62.00", "0.123 ± 0.010", "A client sends", "linear probe",
-                  "After round 3", "images a client"):  # fmt: skip
+                  "After round 3"):  # fmt: skip
         assert words.lower() in elements.text.lower()
+    assert "<dt>images a client</dt><dd>14 to 16, mean 14.4</dd>" in page
     assert "No probe yet" not in page and "Not attacked yet" not in page
 
 
@@ -119,12 +121,6 @@ def test_what_is_missing_is_named_with_its_command(
         assert command in text
     assert "callbacks.pictures=false" in text
     assert "interrupted" in text
-
-
-def test_page_names_no_folder_of_the_machine(run_copy: RunFolder):
-    add_evaluations(run_copy)
-    run_copy.finished.unlink()
-    assert str(run_copy.path.parent) not in _page(run_copy.path)
 
 
 def test_whatever_a_run_says_is_shown_and_never_obeyed(write_run: Any, tmp_path: Path):
@@ -191,10 +187,29 @@ def test_pictures_without_room_are_counted_and_told(tmp_path: Path):
     album = Album(1, max_bytes=2 * size + 1)
     drawn = [album.figure(tmp_path / "a.png", "a", "of it") for _ in range(3)]
     assert [len(figures) for figures in drawn] == [1, 1, 0]
-    assert album.words == [
-        "1 pictures had no room in this page; they lie in the folders of the runs, and the report "
-        "of a run alone shows them."
-    ]
+    assert album.words == ["No room in this page for 1 picture: see the folder of the run."]
+
+
+def test_pictures_without_room_are_told_on_the_page_of_a_run(
+    run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    add_evaluations(run_copy)
+    monkeypatch.setattr(pages, "Album", partial(Album, max_bytes=0))
+    page = _page(run_copy.path)
+    assert "No room in this page for 7 pictures: see the folder of the run." in page
+    assert "<img" not in page
+
+
+def test_no_two_elements_of_a_page_have_the_same_id(write_run: Any, tmp_path: Path):
+    for name in ("a", "b"):  # alike: their charts would have the same marks and clips
+        add_evaluations(write_run(tmp_path / name, top1=None))
+    elements = Elements(_page(tmp_path))
+    ids = [a["id"] for _, a in elements.found if "id" in a]
+    assert len(ids) == len(set(ids)) > 10
+    uses = [str(a["xlink:href"]) for _, a in elements.found if "xlink:href" in a]
+    clips = re.findall(r"url\((#[^)]+)\)", (tmp_path / "report.html").read_text())
+    assert uses and clips
+    assert {link.removeprefix("#") for link in (*uses, *clips)} <= set(ids)
 
 
 @pytest.mark.parametrize(

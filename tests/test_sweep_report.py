@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -174,7 +175,15 @@ def test_failed_job_is_named_with_its_reason(write_run: Any, tmp_path: Path):
         ("metrics.csv", "step,train/loss\n1,abc\n"),
         ("config.yaml", "a: [1"),
         ("finished.json", "{"),
+        ("finished.json", '{"step": "many"}'),
+        ("overhead.json", '{"num_steps": "many"}'),
+        ("probe/results.json", '{"encoder_step": "many"}'),
+        ("probe/results.json", '{"knn_top1": "0.5"}'),
+        ("metrics.csv", "step,train/loss\ninf,1\n"),
+        ("metrics.csv", "step,train/loss\n1,2\n" + 200_000 * "\0"),  # a disk that was full
+        ("metrics.csv", "step,train/loss\n1,2\n\0\0\0\0"),
     ],
+    ids=lambda text: text[:40].replace("\0", "0"),
 )
 def test_damaged_file_is_told_and_the_others_are_reported(
     write_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: str
@@ -254,6 +263,19 @@ def test_one_run_has_no_pictures_that_compare(write_run: Any, tmp_path: Path):
     write_run(tmp_path / "r")
     main([str(tmp_path / "r")])
     assert not list((tmp_path / "r").glob("accuracy_*.png"))
+
+
+def test_pictures_of_an_earlier_report_go_when_they_are_drawn_no_more(
+    write_run: Any, tmp_path: Path
+):
+    for name in ("r", "s"):
+        write_run(tmp_path / name)
+    (tmp_path / "accuracy_of_mine.png").write_text("not ours")
+    main([str(tmp_path)])
+    assert len(list(tmp_path.glob("accuracy_*.png"))) == 4
+    shutil.rmtree(tmp_path / "s")
+    main([str(tmp_path)])
+    assert [file.name for file in tmp_path.glob("accuracy_*.png")] == ["accuracy_of_mine.png"]
 
 
 def test_pictures_prefer_the_linear_probe_and_take_what_there_is(write_run: Any, tmp_path: Path):

@@ -9,7 +9,7 @@ from mocosfl.config import Config
 from mocosfl.edge.ledger import Account, Ledger
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.traffic import Rates, rates
-from mocosfl.plan import megabytes
+from mocosfl.sizes import megabytes
 
 
 def predicted(account: Account, rates: Rates) -> tuple[int, int]:

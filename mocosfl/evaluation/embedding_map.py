@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.nn import functional as F
 
-from mocosfl import pictures
 from mocosfl.config import MIN_MAP_IMAGES
+from mocosfl.evaluation.probe_pictures import draw_embedding_map
 from mocosfl.evaluation.probes import LabelledFeatures
 from mocosfl.run_folder import write_atomically
 
@@ -87,7 +87,7 @@ def write_map(found: EmbeddingMap | None, classes: Sequence[str], folder: Path) 
         picture.unlink(missing_ok=True)
         table.unlink(missing_ok=True)
         return
-    pictures.draw_embedding_map(found.places, found.labels, classes, picture)
+    draw_embedding_map(found.places, found.labels, classes, picture)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "x", "y", "class"])

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mocosfl import pictures
 from mocosfl.checkpoint import Encoder, fingerprint
 from mocosfl.config import ProbeConfig
 from mocosfl.data.cache import ImageArrays, ImageDataset
@@ -22,6 +21,7 @@ from mocosfl.data.sources import load_dataset
 from mocosfl.evaluation.embedding_map import EmbeddingMap, map_features, write_map
 from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.knn import knn_top1
+from mocosfl.evaluation.probe_pictures import draw_per_class
 from mocosfl.evaluation.probes import (
     LabelledFeatures,
     ProbeResult,
@@ -246,7 +246,7 @@ def write_report(
         row = {_key(p): p.curve[epoch] for p in report.probes if epoch < len(p.curve)}
         curves.log_metrics(row, step=epoch)
     per_class = {probe.name: probe.per_class for probe in report.probes}
-    pictures.draw_per_class(per_class, classes, folder / "per_class.png")
+    draw_per_class(per_class, classes, folder / "per_class.png")
     write_map(report.embedding_map, classes, folder)
 
 

@@ -31,8 +31,7 @@ from mocosfl.overhead.traffic import (
     traffic,
 )
 from mocosfl.plan import Plan, make_plan
-
-MEGABYTE = 2**20  # the papers' unit
+from mocosfl.sizes import MEGABYTE
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Album:
             num_runs: on the page; of many the pictures are smaller.
             max_bytes: of all pictures.
         """
+        self.alone = num_runs == 1
         self.max_width = FULL_WIDTH if num_runs <= MAX_FULL_RUNS else SMALL_WIDTH
         self.left = max_bytes
         self.left_out = 0  # pictures without room
@@ -95,8 +96,11 @@ class Album:
                 "at most; the report of a run alone shows them in full."
             )
         if self.left_out:
-            said.append(
-                f"{self.left_out} pictures had no room in this page; they lie in the folders of "
-                "the runs, and the report of a run alone shows them."
+            number = "1 picture" if self.left_out == 1 else f"{self.left_out} pictures"
+            place = (
+                "see the folder of the run."
+                if self.alone
+                else "see the folders of the runs, or the report of a run alone."
             )
+            said.append(f"No room in this page for {number}: {place}")
         return said

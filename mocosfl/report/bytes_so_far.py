@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mocosfl.report.places import shown_words
 from mocosfl.report.runs import Run
 from mocosfl.run_folder import RunFolder
 
@@ -17,7 +18,8 @@ def with_overhead(run: Run) -> Run:
     try:
         values = _computed_bytes(RunFolder(run.folder), run.steps)
     except (ValueError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = shown_words(reason or type(error).__name__, run.folder)
         problem = f"{run.name}: its bytes don't follow from its files ({reason})"
         return replace(run, problems=(*run.problems, problem))
     return replace(run, results={**run.results, **values})

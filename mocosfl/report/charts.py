@@ -134,9 +134,8 @@ def _svg(figure: Figure, label: str) -> Markup:
     text = written.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
-    # Ids of groups are the same in every chart; those of marks and clips are hashes of what they
-    # stand for, so that two of one name are alike.
-    text = re.sub(r' id="[A-Za-z._]+_\d+"', "", text)
+    # Ids of groups are the same in every chart; the page numbers those of marks and clips.
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     text = re.sub(r'="[^"]*"', _rounded, text)

@@ -3,7 +3,6 @@
 Legend: T logged values of a quantity, P points that are drawn.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from mocosfl.report.results import csv_rows
 
 Values = npt.NDArray[np.float64]
 
@@ -34,8 +35,8 @@ class Quantity(NamedTuple):
 QUANTITIES = (
     Quantity(
         "train/loss", "Loss", "loss, nats",
-        "Loss of the training batches. Comparable between runs with the same method and queue "
-        "length alone.", noisy=True,
+        "Loss of the training batches. Comparable between runs with the same method and the same "
+        "moco settings alone.", noisy=True,
     ),
     Quantity(
         "val/knn_top1", "kNN on training images", "accuracy, % of images",
@@ -107,16 +108,17 @@ def read_curves(path: Path) -> Curves:
     """Return name -> curve of a metrics file; {} without one.
 
     Raises:
-        ValueError: a value is not a number.
+        ValueError: the file is damaged, or a value is not a number.
     """
     if not path.is_file():
         return {}
-    with path.open(newline="", errors="replace") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(path)
     table = {column: _column(rows, column) for column in (rows[0] if rows else {}) if column}
     axes = {a.column: table[a.column] for a in (STEPS, ROUNDS, IMAGES) if a.column in table}
     if "step" not in axes:
         return {}
+    if not np.isfinite(axes["step"]).all():
+        raise ValueError("a step is not a number")
     axes["step"] = axes["step"] + 1  # the file counts from 0
     curves = {}
     for name, values in table.items():

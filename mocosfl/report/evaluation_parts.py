@@ -8,8 +8,9 @@ from mocosfl.report.album import Album
 from mocosfl.report.charts import COLOURS, Line, draw_chart
 from mocosfl.report.curves import STEPS, Axis, Quantity, read_curves
 from mocosfl.report.page import Figure, Missing, Part, Table
-from mocosfl.report.places import shown_path
-from mocosfl.report.runs import PROBES, Run, read_json
+from mocosfl.report.places import quoted_path
+from mocosfl.report.results import PROBES, read_json
+from mocosfl.report.runs import Run
 from mocosfl.run_folder import RunFolder
 
 _MISSING = "-"
@@ -26,7 +27,7 @@ _EPOCHS = Axis(STEPS.column, "epochs of the probe")
 def probe_part(run: Run, album: Album, anchor: str) -> Part:
     """Return the accuracies on the test images, with what is drawn of them."""
     title, name = "Probe", f"{anchor}probe"
-    folder, place = RunFolder(run.folder), shown_path(run.folder)
+    folder, place = RunFolder(run.folder), quoted_path(run.folder)
     results = folder.probe / "results.json"
     if not results.is_file():
         missing = Missing(
@@ -76,7 +77,7 @@ def _missing_probes(folder: RunFolder, place: str) -> Iterator[Missing]:
         yield Missing(
             "No embedding map: the probe was made with embedding_map_images=0, or before there "
             "were maps.",
-            f"python linear_probe.py checkpoint={place} embedding_map_images=1500",
+            f"python linear_probe.py checkpoint={place}",
         )
     if not (folder.path / "probe_untrained" / "results.json").is_file():
         yield Missing(
@@ -152,7 +153,7 @@ def attack_part(run: Run, album: Album, anchor: str) -> Part:
         part.missing.append(
             Missing(
                 "Not attacked yet: can images be reconstructed from what the head sends up?",
-                f"python -m mocosfl.attack checkpoint={shown_path(run.folder)}",
+                f"python -m mocosfl.attack checkpoint={quoted_path(run.folder)}",
             )
         )
     return part

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mocosfl.report.page import render
 from mocosfl.report.pages import page_of
-from mocosfl.report.pictures import draw_accuracies
+from mocosfl.report.pictures import draw_accuracies, remove_others
 from mocosfl.report.runs import Mean, Run
 from mocosfl.report.table import (
     TABLE_WORDS,
@@ -43,6 +43,8 @@ def choose_accuracy(runs: Sequence[Run]) -> str | None:
 def write_report(runs: Sequence[Run], name: str, output: Path) -> list[Path]:
     """Write report.md, report.csv, report.html and the pictures; returns the files.
 
+    Pictures of an earlier report that are not drawn now are removed.
+
     Args:
         runs: at least one.
         name: of the sweep.
@@ -66,6 +68,7 @@ def write_report(runs: Sequence[Run], name: str, output: Path) -> list[Path]:
         )
         number = sum(run.results.get(accuracy) is not None for run in finished)
         note = f"Pictures: {_ACCURACIES[accuracy]}, of {number} of {len(finished)} finished runs."
+    remove_others(pictures, output)
     parts = _markdown(runs, means, columns, f"# Report of {name}")
     parts += [note, *(f"![{file.stem}]({file.name})" for file in pictures), *_not_well(runs)]
     text = "\n\n".join(parts) + "\n"

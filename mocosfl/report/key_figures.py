@@ -29,18 +29,19 @@ def figures_of(run: Run) -> list[KeyFigure]:
 
 
 def best_figures(runs: Sequence[Run], labels: Sequence[str]) -> list[KeyFigure]:
-    """Return the best of several runs, each with the label of the run that has it.
+    """Return the best of the finished runs, each with the label of the run that has it.
 
-    The loss is left out: those of different settings don't compare.
+    A run on its way has sent little yet, and its accuracies are of fewer steps. The loss is left
+    out: those of different settings don't compare.
     """
-    finished = sum(run.status == "finished" for run in runs)
-    figures = [KeyFigure(f"{finished} of {len(runs)}", "Runs finished")]
+    finished = {
+        label: run for run, label in zip(runs, labels, strict=True) if run.status == "finished"
+    }
+    told = "" if len(finished) in (0, len(runs)) else "the best are of these alone"
+    figures = [KeyFigure(f"{len(finished)} of {len(runs)}", "Runs finished", told)]
     for name, (title, words) in _FIGURES.items():
-        known = {
-            label: value
-            for run, label in zip(runs, labels, strict=True)
-            if (value := run.results.get(name)) is not None
-        }
+        results = {label: run.results.get(name) for label, run in finished.items()}
+        known = {label: v for label, v in results.items() if v is not None and _counts(name, v)}
         if not known or name == "loss":
             continue
         least = name == "true_bytes"
@@ -48,6 +49,11 @@ def best_figures(runs: Sequence[Run], labels: Sequence[str]) -> list[KeyFigure]:
         which = f"{'Least' if least else 'Best'} {title[:1].lower()}{title[1:]}"
         figures.append(KeyFigure(_value(name, known[best]), which, f"{best}; {words}"))
     return figures
+
+
+def _counts(name: str, value: float) -> bool:
+    """Return whether a result competes: where one machine does it all, nothing travels."""
+    return name != "true_bytes" or value > 0
 
 
 def _value(name: str, value: float) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_MEGABYTE = 2**20  # the papers' unit
+from mocosfl.sizes import MEGABYTE, megabytes
 
 
 def overhead_facts(overhead: dict[str, Any]) -> list[tuple[str, str]]:
@@ -57,7 +57,7 @@ def _client_facts(client: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "As the paper counts",
-            f"{megabytes(paper)}: weights once a sync, what crosses the cut twice a sample",
+            f"{megabytes(paper)}: {_paper_words(rates)}",
         ),
         (
             "It computes",
@@ -68,6 +68,19 @@ def _client_facts(client: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _paper_words(rates: dict[str, Any]) -> str:
+    """Return what the paper counts of what a client exchanges."""
+    # No gradient comes down to a head that is frozen, so its smashed data cross the cut once.
+    times = "twice" if rates["step_down"] else "once"
+    counted = {
+        "weights once a sync": rates["paper_sync"],
+        f"what crosses the cut {times} a sample": rates["paper_step"],
+    }
+    return (
+        ", ".join(words for words, num_bytes in counted.items() if num_bytes) or "nothing travels"
+    )
+
+
 def _short(number: float) -> str:
     """Return a large number with three digits and a word."""
     for unit, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
@@ -76,13 +89,8 @@ def _short(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def megabytes(num_bytes: float) -> str:
-    """Return bytes in MB of 2^20 bytes."""
-    return f"{num_bytes / _MEGABYTE:,.2f} MB"
-
-
 def size(num_bytes: float) -> str:
     """Return bytes in the unit that suits them."""
-    if num_bytes >= _MEGABYTE:
+    if num_bytes >= MEGABYTE:
         return megabytes(num_bytes)
     return f"{num_bytes / 1024:,.1f} kB" if num_bytes >= 1024 else f"{num_bytes:,.0f} bytes"

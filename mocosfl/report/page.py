@@ -4,8 +4,10 @@ All that is said stands in these values as plain text; the template escapes it. 
 markup already.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -120,4 +122,16 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    numbers = count(1)
+    environment.filters["numbered"] = lambda chart: _numbered(chart, next(numbers))
     return environment.get_template("page.html").render(page=page)
+
+
+def _numbered(chart: Markup, number: int) -> Markup:
+    """Return a chart whose ids no other chart of the page has.
+
+    Those that a chart keeps, of marks and clips, are hashes of ten digits of what they stand for.
+    """
+    text = str(chart)  # of Markup, re.sub would escape what it puts in
+    kept = r'( id="|href="#|url\(#)([mp][0-9a-f]{10})(?=["\)])'
+    return Markup(re.sub(kept, rf"\1c{number}-\2", text))

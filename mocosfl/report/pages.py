@@ -55,7 +55,7 @@ def _page_of_run(run: Run) -> Page:
         status=run.status,
         status_words=_steps_in_words(run),
         progress=_progress(run),
-        notes=[*_notes(run), *_unreadable(problems)],
+        notes=[*_notes(run), *_unreadable(problems), *album.words],
         key_figures=figures_of(run),
         parts=[*_next_part(run), curves_part(run, curves, anchor="curves"), *further],
         made=_made(),
@@ -172,7 +172,7 @@ def _overlaid_part(
 def _read_curves(run: Run, problems: list[str]) -> Curves:
     try:
         return read_curves(RunFolder(run.folder).metrics)
-    except (ValueError, OSError):
+    except ValueError:
         if not any("metrics.csv" in problem for problem in run.problems):
             problems.append(f"{run.name}: metrics.csv is not readable")
         return {}

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mocosfl.report.runs import Mean, Run
+from mocosfl.report.ticks import place_ticks
+from mocosfl.sizes import MEGABYTE
 
 _DOTS_PER_INCH = 110
 _PANEL_INCHES = (5.4, 3.9)  # width, height
@@ -28,14 +29,6 @@ _COLOURS = (
     "#6a5acd", "#c9a227",
 )  # fmt: skip
 _MARKS = ("o", "s", "^", "D", "v", "P")
-_MEGABYTE = 2**20  # the papers' unit
-_LOG_FROM = {
-    "clients": 8,
-    "bytes": 1.5,
-}  # largest over smallest: from there the axis is logarithmic
-_MAX_TICKS = 12
-_NARROW = 4  # largest over smallest bytes below which a logarithmic axis is marked by hand
-_ALIKE = 1.001  # largest over smallest bytes below which they count as one place
 
 
 class Point(NamedTuple):
@@ -89,9 +82,20 @@ def draw_accuracies(
             point for mean in means if (point := _point(mean, accuracy, keys, picture)) is not None
         ]
         if any(point.x is not None for point in points):
-            files.append(folder / f"accuracy_{picture.name}.png")
+            files.append(_file(picture, folder))
             _draw(points, picture, label, files[-1])
     return files
+
+
+def remove_others(drawn: Sequence[Path], folder: Path) -> None:
+    """Remove the pictures of an earlier report that are not among those drawn now."""
+    for picture in _PICTURES:
+        if _file(picture, folder) not in drawn:
+            _file(picture, folder).unlink(missing_ok=True)
+
+
+def _file(picture: Picture, folder: Path) -> Path:
+    return folder / f"accuracy_{picture.name}.png"
 
 
 def _clients(run: Run) -> float | None:
@@ -106,7 +110,7 @@ def _megabytes(run: Run) -> float | None:
     sent = run.results.get("true_bytes")
     if sent is None:
         return math.nan
-    return sent / _MEGABYTE if sent else None  # a logarithmic axis has no place for none at all
+    return sent / MEGABYTE if sent else None  # a logarithmic axis has no place for none at all
 
 
 def _is_central(run: Run) -> bool:
@@ -186,7 +190,7 @@ def _draw(points: Sequence[Point], picture: Picture, label: str, path: Path) -> 
             own = [point for point in shown if point[1:3] == line]
             _draw_line(axes, own, picture.joined, style)
         axes.set(title=panel, xlabel=picture.label)
-        _ticks(axes, picture, [point.x for point in shown if point.x is not None])
+        place_ticks(axes, picture.name, [point.x for point in shown if point.x is not None])
     grid[0].set_ylabel(label)
     placed = {point[1:3] for point in points if point.x is not None}
     handles = [
@@ -260,43 +264,3 @@ def _handle(name: str, style: Style, placed: bool, joined: bool) -> Line2D:
     else:
         line.set(linestyle=style.across)
     return line
-
-
-def _ticks(axes: Axes, picture: Picture, values: Sequence[float]) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.margins(y=0.12)
-    if not values:
-        axes.set_xticks([])
-        return
-    places = sorted(set(values))
-    low, high = places[0], places[-1]
-    if high / low >= _LOG_FROM.get(picture.name, math.inf):
-        axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:,.4g}")
-    )
-    if picture.name == "bytes":
-        _bytes_ticks(axes, low, high)
-        return
-    if len(places) <= _MAX_TICKS:
-        axes.xaxis.set_major_locator(FixedLocator(places))
-    if len(places) == 1:  # would be scaled to nothing
-        axes.set_xlim(low * 0.5, low * 1.5)
-
-
-def _bytes_ticks(axes: Axes, low: float, high: float) -> None:
-    """Choose limits and ticks that tell points apart."""
-    if high / low < _ALIKE:
-        axes.xaxis.set_major_locator(FixedLocator([low]))
-        axes.set_xlim(low * 0.5, high * 1.5)
-    elif high / low < _LOG_FROM["bytes"]:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.7g}"))
-    elif high / low < _NARROW:  # may hold no round number
-        axes.xaxis.set_major_locator(FixedLocator([low, high]))
-        axes.set_xlim(low / 2, high * 2)
-    elif high / low < 1000:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

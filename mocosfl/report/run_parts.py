@@ -3,18 +3,21 @@
 What a run has not written is named, with the command that writes it.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mocosfl.going_on import resume_command
 from mocosfl.report.album import Album
 from mocosfl.report.charts import single
 from mocosfl.report.curves import Curves, quantities, shared_axis
 from mocosfl.report.evaluation_parts import attack_part, probe_part
 from mocosfl.report.overhead_words import overhead_facts
 from mocosfl.report.page import Figure, Missing, Part
-from mocosfl.report.places import shown_path
-from mocosfl.report.runs import Run, read_json
-from mocosfl.run_folder import RunFolder
+from mocosfl.report.places import shown_path, shown_words
+from mocosfl.report.results import read_json
+from mocosfl.report.runs import Run
+from mocosfl.run_folder import RunFolder, without_places
 
 
 def parts_of(run: Run, album: Album, *, anchor: str, problems: list[str]) -> list[Part]:
@@ -65,15 +68,12 @@ def going_on(run: Run) -> Missing | None:
     if not RunFolder(run.folder).last.is_file():
         words = "It has no checkpoint to go on from: start it again, with the command it had."
         return Missing(words)
-    command = "python train.py"
-    if run.settings.get("taressfl.mode") == "expert":
-        command = "python -m mocosfl.expert"
-    elif any(key.startswith("edge.") for key in run.settings):
-        command = "python -m mocosfl.edge.server"
-    return Missing(
-        "Unless it is still running, it goes on from its last checkpoint:",
-        f"{command} resume={shown_path(run.folder)}",
+    command = resume_command(
+        edge=any(key.startswith("edge.") for key in run.settings),
+        expert=run.settings.get("taressfl.mode") == "expert",
+        folder=shown_path(run.folder),
     )
+    return Missing("Unless it is still running, it goes on from its last checkpoint:", command)
 
 
 def _data_part(run: Run, album: Album, anchor: str) -> Part:
@@ -131,18 +131,20 @@ def _plan_part(run: Run, album: Album, anchor: str) -> Part:
     if not plan.is_file():
         missing = [Missing("plan.txt is missing.")]
         return Part(title, f"{anchor}plan", folded=folded, missing=missing)
-    facts = list(_plan_facts(plan.read_text(errors="replace")))
+    text = shown_words(plan.read_text(errors="replace"), run.folder, run.settings.values())
+    facts = list(_plan_facts(text))
     return Part(title, f"{anchor}plan", facts=facts, folded=folded)
 
 
 def _plan_facts(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the lines of plan.txt: a name of up to 16 characters, then its words."""
+    """Yield the lines of plan.txt: a name, two spaces or more, then its words."""
     for line in text.splitlines():
-        if line.strip():
-            yield line[:16].strip(), line[16:].strip()
+        name, *words = re.split(" {2,}", line.strip(), maxsplit=1)
+        if name:
+            yield name, "".join(words)
 
 
 def _settings(settings: dict[str, Any]) -> Iterator[str]:
     width = max(map(len, settings), default=0)
     for key, value in sorted(settings.items()):
-        yield f"{key:<{width}}  {value}"
+        yield f"{key:<{width}}  {without_places(value)}"

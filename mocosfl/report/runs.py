@@ -4,13 +4,12 @@ A run is a folder with a config.yaml of ours, at any depth, or one that holds on
 failed. What a run has not written is None.
 """
 
-import csv
-import json
 import math
 import re
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mocosfl import run_folder
+from mocosfl.report.places import shown_words
+from mocosfl.report.results import newest_values, read_json, result_steps_of, results_of
 from mocosfl.run_folder import RunFolder
 
 # What tells no two runs apart: also what else has no influence on the result.
@@ -31,13 +32,6 @@ FREE_KEYS = (
     "callbacks.pictures", "callbacks.measure_client_memory", "callbacks.probe_at_end",
 )  # fmt: skip
 _OUR_GROUPS = {"method", "dataset", "partition", "clients", "split", "seed"}
-
-PROBES = {
-    "linear": "linear",
-    "semi_10": "semi-supervised 10 %",
-    "semi_1": "semi-supervised 1 %",
-}
-_CURVES = {"knn_monitor": "val/knn_top1", "loss": "train/loss"}
 
 Settings = dict[str, Any]
 
@@ -77,19 +71,6 @@ class Run:
             "clients": get("clients.num_clients"),
             "cut": cut,
         }
-
-
-RESULTS = {
-    "knn_monitor": "kNN monitor (training images)",
-    "knn": "kNN",
-    "linear": "linear",
-    "semi_10": "10 % labels",
-    "semi_1": "1 % labels",
-    "loss": "loss",
-    "true_bytes": "MB a client, true",
-    "paper_bytes": "MB a client, paper",
-}
-"""Names of what a run has reached, and their titles in a table."""
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -140,10 +121,11 @@ def read_run(folder: Path, root: Path) -> Run:
     """
     run, problems = RunFolder(folder), list[str]()
     name = root.resolve().name if folder == root else str(folder.relative_to(root))
-    finished = _attempt(read_json, run.finished, problems)
-    overhead = _attempt(read_json, run.overhead, problems)
-    probe = _attempt(read_json, run.probe / "results.json", problems)
-    curves = _attempt(_newest, run.metrics, problems)
+    finished = _attempt(partial(read_json, counts=["step"]), run.finished, problems)
+    overhead = _attempt(partial(read_json, counts=["num_steps"]), run.overhead, problems)
+    probed = run.probe / "results.json"
+    probe = _attempt(partial(read_json, counts=["encoder_step"]), probed, problems)
+    curves = _attempt(newest_values, run.metrics, problems)
     values = _attempt(read_values, run.config, problems)
     planned = _planned_steps(run.plan)
     logged = curves["step"].steps if "step" in curves else None
@@ -153,7 +135,7 @@ def read_run(folder: Path, root: Path) -> Run:
             f"{run.probe.name}/: is of step {probe['encoder_step']}, the run has done {steps}"
         )
     try:
-        results, result_steps = _results(probe, overhead, curves), _result_steps(probe, curves)
+        results, result_steps = results_of(probe, overhead, curves), result_steps_of(probe, curves)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         results, result_steps = {}, {}
         problems.append(f"results are not of the form that mocosfl writes ({error!r})")
@@ -165,7 +147,7 @@ def read_run(folder: Path, root: Path) -> Run:
         folder=folder,
         settings=shaping(values),
         status="finished" if done else "failed" if failed else "interrupted",
-        message=run.failed.read_text(errors="replace").strip() if failed else "",
+        message=_message(run, values) if failed else "",
         steps=steps,
         planned_steps=planned,
         results=results,
@@ -173,6 +155,11 @@ def read_run(folder: Path, root: Path) -> Run:
         notes=str(values.get("notes") or "").strip(),
         problems=tuple(f"{name}: {problem}" for problem in problems),
     )
+
+
+def _message(run: RunFolder, values: Settings) -> str:
+    """Return why a run failed, without the machine's paths."""
+    return shown_words(run.failed.read_text(errors="replace").strip(), run.path, values.values())
 
 
 def _attempt(
@@ -198,7 +185,10 @@ def read_values(config: Path) -> Settings:
         values = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"not readable ({type(error).__name__})") from error
-    return dict(_flat(values, ""))
+    flat = dict(_flat(values, ""))
+    if not isinstance(flat.get("clients.num_clients", 0), int):
+        raise ValueError("not of the form that mocosfl writes (clients.num_clients)")
+    return flat
 
 
 def shaping(values: Settings) -> Settings:
@@ -218,73 +208,13 @@ def _flat(values: Any, where: str) -> Iterator[tuple[str, Any]]:
         yield from _flat(value, f"{where}.{key}" if where else str(key))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise ValueError(f"not readable JSON ({type(error).__name__})") from error
-    if not isinstance(content, dict):
-        raise ValueError("not of the form that mocosfl writes")
-    return content
-
-
 def _planned_steps(plan: Path) -> int | None:
     """Return the steps that a run is to do, as its plan.txt says."""
     if not plan.is_file():
         return None
     text = plan.read_text(errors="replace")
-    found = re.search(r"^rounds .* = ([\d,]+) steps(?:, stopping after ([\d,]+))?$", text, re.M)
+    found = re.search(r"^rounds .* = (\d[\d,]*) steps(?:, stopping after (\d[\d,]*))?$", text, re.M)
     return int((found[2] or found[1]).replace(",", "")) if found else None
-
-
-class Newest(NamedTuple):
-    """The newest value of a curve."""
-
-    value: float
-    steps: int  # done when it was logged
-
-
-def _newest(metrics: Path) -> dict[str, Newest]:
-    """Return the newest value of each column of metrics.csv.
-
-    Raises:
-        ValueError: a value is not a number.
-    """
-    values: dict[str, Newest] = {}
-    with metrics.open(newline="", errors="replace") as file:
-        for row in csv.DictReader(file):
-            steps = int(float(row.get("step") or "nan")) + 1  # the file counts from 0
-            values.update({k: Newest(float(v), steps) for k, v in row.items() if k and v})
-    return values
-
-
-def _results(
-    probe: dict[str, Any], overhead: dict[str, Any], curves: dict[str, Newest]
-) -> dict[str, float | None]:
-    client = overhead.get("mean_client", {})
-    logged = {name: curves[column].value for name, column in _CURVES.items() if column in curves}
-    values: dict[str, float | None] = {
-        "knn_monitor": logged.get("knn_monitor"),
-        "knn": probe.get("knn_top1"),
-        "loss": logged.get("loss"),
-        "paper_bytes": client.get("paper_bytes"),
-        "true_bytes": client["up_bytes"] + client["down_bytes"] if client else None,
-    }
-    for name, title in PROBES.items():
-        values[name] = probe.get("probes", {}).get(title, {}).get("final_top1")
-    return values
-
-
-def _result_steps(probe: dict[str, Any], curves: dict[str, Newest]) -> dict[str, int]:
-    steps = {name: curves[column].steps for name, column in _CURVES.items() if column in curves}
-    if "encoder_step" in probe:
-        steps |= dict.fromkeys(("knn", *PROBES), int(probe["encoder_step"]))
-    return steps
 
 
 class Mean(NamedTuple):

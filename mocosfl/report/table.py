@@ -5,10 +5,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mocosfl.report.runs import RESULTS, Mean, Run
+from mocosfl.report.results import RESULTS
+from mocosfl.report.runs import Mean, Run
+from mocosfl.run_folder import without_places
+from mocosfl.sizes import MEGABYTE
 
 _BYTES = ("true_bytes", "paper_bytes")
-_MEGABYTE = 2**20  # the papers' unit
 _MAX_WIDTH = 40  # characters of a setting in a table
 _MISSING = "-"
 
@@ -119,7 +121,7 @@ def result_text(name: str, value: float | None) -> str:
     if value is None:
         return _MISSING
     if name in _BYTES:
-        return f"{value / _MEGABYTE:,.2f}"
+        return f"{value / MEGABYTE:,.2f}"
     return f"{value:.4f}" if name == "loss" else f"{100 * value:.2f}"
 
 
@@ -130,7 +132,7 @@ def _count(number: int | None) -> str:
 def _text(value: Any) -> str:
     if value is None:
         return _MISSING
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(without_places(value))
     return text if len(text) <= _MAX_WIDTH else f"...{text[-_MAX_WIDTH:]}"
 
 

@@ -1,0 +1,7 @@
+"""Bytes in words."""
+
+from mocosfl.sizes import megabytes
+
+
+def test_megabytes_are_of_two_to_the_twentieth_bytes():
+    assert megabytes(3 * 2**20) == "3.00 MB"
