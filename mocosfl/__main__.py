@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("python -m mocosfl.check_install", "whether the installed packages fit together"),
     ),
 }
-"""By what they are for; all take --help but those of the last group, which take nothing."""
+"""By what they are for; all take --help, and those of the last group nothing else."""
 
 
 def listing() -> str:

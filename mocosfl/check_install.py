@@ -8,10 +8,12 @@ they fit, yet `import torchvision` then fails with `operator torchvision::nms do
 Imports nothing but the standard library until the packages it needs are known to be there.
 """
 
+import argparse
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from typing import NamedTuple
 
@@ -155,12 +157,17 @@ def report() -> tuple[bool, str]:
     return False, "\n".join(lines)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Print the report; return the exit status, 1 where MocoSFL can't run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mocosfl.check_install",
+        description="Check that the installed packages can run MocoSFL.",
+    )
+    parser.parse_args(arguments)
     works, text = report()
     print(text, file=sys.stdout if works else sys.stderr)
     return 0 if works else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> None:
     """Save the dashboard, or write its layout."""
-    parser = argparse.ArgumentParser(prog="python -m mocosfl.dashboard", description=__doc__)
-    parser.add_argument("--entity", required=True, help="W&B team or user")
-    parser.add_argument("--project", default="mocosfl", help="W&B project; default: mocosfl")
-    parser.add_argument(
-        "--layout", type=Path, metavar="FILE", help="write the layout as JSON in place of saving it"
-    )
-    chosen = parser.parse_args(arguments)
+    chosen = _parsed(arguments)
     try:  # the library of the extra is not everybody's
         from mocosfl.dashboard_layout import make_dashboard
     except ModuleNotFoundError as error:
@@ -40,6 +34,16 @@ def main(arguments: Sequence[str]) -> None:
     layout = dashboard._to_model().model_dump(by_alias=True, exclude_none=True)  # what is saved
     write_atomically(chosen.layout, json.dumps(layout, indent=1) + "\n")
     print(f"layout: {chosen.layout}")
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mocosfl.dashboard", description=__doc__)
+    parser.add_argument("--entity", required=True, help="W&B team or user")
+    parser.add_argument("--project", default="mocosfl", help="W&B project; default: mocosfl")
+    parser.add_argument(
+        "--layout", type=Path, metavar="FILE", help="write the layout as JSON in place of saving it"
+    )
+    return parser.parse_args(arguments)
 
 
 def _save(dashboard: "Workspace") -> str:

@@ -1,9 +1,11 @@
 """`make demo`: train the default run, probe the trained and the untrained encoder, compare."""
 
+import argparse
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ def accuracies(results: Results) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Run the three commands that a user would, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m mocosfl.demo", description=__doc__)
+    parser.parse_args(arguments)
     start = time.monotonic()
     folder = Path("multirun") / time.strftime("demo_%Y-%m-%d_%H-%M-%S")
     _run("train.py", f"hydra.run.dir={folder}")
@@ -52,4 +56,4 @@ def _read(folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -36,9 +36,9 @@ class Exported(NamedTuple):
     rounding: float  # largest one between torch's own outputs in float32 and in float64
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Export what the command line asks for."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     with user_errors():
         options.export(options)
 
@@ -94,7 +94,7 @@ def _export_head(options: argparse.Namespace) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mocosfl.export", description=__doc__)
     parts = parser.add_subparsers(required=True, metavar="PART")
     encoder = parts.add_parser("encoder", help="the whole network, images to features")
@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("head.onnx"), help="file to write; default: head.onnx"
     )
     head.add_argument("--which", choices=("last", "best"), default="last", help="of a run folder")
-    return parser
+    return parser.parse_args(arguments)
 
 
 def export_head(checkpoint: Path, out: Path, *, which: str = "last") -> Exported:

@@ -6,10 +6,11 @@ Marks in a document (comments, which no reader sees):
     <!-- file: NAME -->        the block below is the content of that file
 """
 
-import importlib.util
+import importlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,11 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from documented_commands import RUN_FOLDER
+from documented_commands import RUN_FOLDER, Step
 from documents import ROOT, Block, arguments, read_blocks, shell_lines, spoken_commands
+from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from picture_folders import write_digits
 from PIL import Image
 from test_experiments import composed, jobs
 
+from mocosfl.embed_config import with_folder
 from mocosfl.metrics_log import read_metrics
 from mocosfl.run_folder import RunFolder
 
@@ -29,8 +34,13 @@ README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 PAGES = [README, ROOT / "multirun" / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-# These are run, not only composed.
-RUN_PAGES = [README, ROOT / "docs" / "methods.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+# These are run, not only composed; the first with the quick run, which has a best checkpoint.
+RUN_PAGES = [
+    ROOT / "docs" / "encoder.md",
+    README,
+    ROOT / "docs" / "methods.md",
+    *sorted((ROOT / "docs" / "howto").glob("*.md")),
+]
 
 # The configuration of a Hydra program, by what is typed behind `python`.
 CONFIGURED = {
@@ -38,8 +48,8 @@ CONFIGURED = {
     "linear_probe.py": "linear_probe",
     "mocosfl.expert": "expert",
     "mocosfl.attack": "attack",
+    "mocosfl.embed": "embed",
     "mocosfl.edge.server": "edge_server",
-    "mocosfl.overhead": "config",
 }
 
 # Blocks that can't run here, by the first words of their reason.
@@ -80,12 +90,12 @@ def program(words: list[str]) -> str:
     return words[2] if words[1] == "-m" else words[1]
 
 
-def shortened(line: str) -> list[str]:
-    """Return the words of a documented command line, made quick."""
+def shortened(line: str) -> str:
+    """Return a documented command line, made quick."""
     line = line.replace("<run folder>", RUN_FOLDER).replace("$HOME", os.environ["HOME"])
     words = arguments(line)
     whole = any(word.startswith(("--help", "resume=")) for word in words)
-    return words if whole else [*words, *SHORT.get(program(words), [])]
+    return shlex.join(words if whole else [*words, *SHORT.get(program(words), [])])
 
 
 def copy_of_the_tree(folder: Path) -> Path:
@@ -142,64 +152,96 @@ def apply_diff(tree: Path, block: Block) -> None:
             file.write_text(text.replace(before, after))
 
 
-def prepare_steps(tree: Path, pages: list[Path]) -> list[list[str] | str]:
-    """Write the files that pages show, and return what they have a reader run."""
-    steps: list[list[str] | str] = []
-    for block in (block for page in pages for block in read_blocks(page) if not block.not_run):
+def prepare_steps(tree: Path, page: Path) -> list[Step]:
+    """Write the files that a page shows, and return what it has a reader run."""
+    steps: list[Step] = []
+    for block in (block for block in read_blocks(page) if not block.not_run):
         if block.file is not None:
             (tree / block.file).write_text(block.text)
         elif block.language == "diff":
             apply_diff(tree, block)
         elif block.language == "python":
-            steps.append(block.text)
+            steps.append(("python", block.text.replace("<run folder>", RUN_FOLDER)))
         elif block.language == "sh":
-            steps += [shortened(line) for line in shell_lines(block.text)]
+            steps += [("command", shortened(line)) for line in shell_lines(block.text)]
     return steps
+
+
+def steps_as_written(page: Path) -> list[Step]:
+    """Return what a page has a reader run, all as it stands.
+
+    Blocks of our commands alone run in the driver's process, others in a shell.
+    """
+    steps: list[Step] = []
+    for block in (block for block in read_blocks(page) if not block.not_run):
+        if block.language == "python":
+            steps.append(("python", block.text))
+        elif block.language == "sh":
+            lines = list(shell_lines(block.text))
+            ours = all(line.startswith("python ") and line[-1] != "&" for line in lines)
+            steps += [("command", line) for line in lines] if ours else [("sh", block.text)]
+    return steps
+
+
+def run_steps(pages: list[list[Step]], tree: Path, *, timeout: float) -> str:
+    """Run what pages have a reader run, in a copy of the tree; returns what was printed.
+
+    Args:
+        pages: steps of each.
+        tree: where.
+        timeout: seconds for all.
+    """
+    file = tree / "pages.json"
+    file.write_text(json.dumps(pages))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "documented_commands.py"), str(file)],
+        cwd=tree, env=environment(tree), timeout=timeout,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # some 90 s of one core that it has to itself
 def test_commands_of_readme_and_how_tos_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     tree = copy_of_the_tree(tmp_path / "tree")
+    shutil.copytree(quick_run.path, tree / "multirun" / "quick")
     cifar10_of_noise(tree / "data" / "cifar10", 2000)
     folder_of_pictures(tmp_path / "home" / "birds", 20)
-    steps = tmp_path / "steps.json"
-    steps.write_text(json.dumps(prepare_steps(tree, RUN_PAGES)))
-    driver = [sys.executable, str(ROOT / "tests" / "documented_commands.py"), str(steps)]
-    done = subprocess.run(
-        driver, cwd=tree, env=environment(tree), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    for name, digit in zip(("tabby.jpg", "truck.png"), write_digits(tmp_path, 2), strict=True):
+        Image.open(tmp_path / digit).save(tree / name)
+    run_steps([prepare_steps(tree, page) for page in RUN_PAGES], tree, timeout=840)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # some 90 s of one core that it has to itself
+@pytest.mark.timeout(900)  # some 60 s of one core that it has to itself
 def test_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
     tree = copy_of_the_tree(tmp_path / "tree")
-    script = "set -e\n"
-    for number, block in enumerate(read_blocks(TUTORIAL)):
-        if block.not_run:
-            continue
-        if block.language == "python":
-            (tree / f"block_{number}.py").write_text(block.text)
-            script += f"python block_{number}.py\n"
-        elif block.language == "sh":
-            script += block.text
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tree,
-        env=environment(tree),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert "0 finished, 2 skipped, 0 failed" in done.stdout + done.stderr
-    assert RunFolder(tree / "multirun" / "killed").finished.is_file()
+    printed = run_steps([steps_as_written(TUTORIAL)], tree, timeout=840)
+    assert "0 finished, 2 skipped, 0 failed" in printed
+    assert "exit code 143" in printed
+    assert RunFolder(tree / "multirun" / "stopped").finished.is_file()
     assert (tree / "multirun" / "tutorial" / "report.html").is_file()
+
+
+def test_driver_runs_all_steps_and_names_those_that_failed(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        ("python", "found = 1"),
+        ("python", "assert found == 2"),
+        ("sh", "exit 3"),
+        ("python", "raise SystemExit(4)"),
+        ("python", "open('reached', 'w').close()"),
+    ]
+    with pytest.raises(AssertionError) as failed:
+        run_steps([steps, [("python", "found")]], tmp_path, timeout=60)
+    listed = str(failed.value).rsplit("failed:\n", 1)[1]
+    for line in ("AssertionError(): assert", "'exit 3']): exit 3", "exit code 4", "NameError("):
+        assert line in listed
+    assert (tmp_path / "reached").is_file()
 
 
 def test_blocks_that_do_not_run_are_known() -> None:
@@ -223,21 +265,55 @@ def documented(page: Path) -> list[str]:
     return [*([] if page in [*RUN_PAGES, TUTORIAL] else ours), *spoken_commands(page)]
 
 
+def check_command(line: str) -> None:
+    """Compose the configuration that a command line asks for, or have its own parser read it."""
+    words = arguments(line)
+    name, given = program(words), words[3 if words[1] == "-m" else 2 :]
+    if name in CONFIGURED:
+        given = with_folder(given) if name == "mocosfl.embed" else given
+        asked = get_args_parser().parse_args(given)
+        overrides = [o for o in asked.overrides if "..." not in o]
+        overrides = jobs(overrides)[0] if asked.multirun else overrides  # of a sweep the first
+        composed(overrides, CONFIGURED[name])
+        return
+    module = importlib.import_module(name)
+    if not given:  # the command's name, in a sentence
+        return
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{name}.__main__")
+    chosen = module._parsed(given)
+    if "overrides" in chosen:
+        composed(chosen.overrides)
+
+
 # Composing takes a third of a second.
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_command_that_a_page_names_composes(page: Path) -> None:
+def test_every_command_that_a_page_names_is_understood(page: Path) -> None:
     for line in documented(page):
-        words = arguments(line)
-        name = program(words)
-        assert name.endswith(".py") or importlib.util.find_spec(name), line
-        if "=<name>" in line:
-            continue  # of any experiment
-        overrides = [word for word in words[2:] if re.match(r"[+~]*[\w./@]+=", word)]
-        if "-m" in words[3:] or words[1:3] == ["train.py", "-m"]:
-            overrides = jobs(overrides)[0]  # of a sweep the first
-        if name in CONFIGURED:
-            composed([o for o in overrides if "..." not in o], CONFIGURED[name])
+        if "=<name>" not in line:  # of any experiment
+            check_command(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python train.py clients=20 backbone.widht=8",
+        "python train.py clients=20 --sweep",
+        "python train.py clients 20",
+        "python -m mocosfl.embed $HOME/birds checkpoint=<run folder> num_neighbours=5",
+        "python -m mocosfl.export encoder <run folder> --wich best",
+        "python -m mocosfl.export encoder <run folder> --format tflite",
+        "python -m mocosfl.report sweep --folder reports",
+        "python -m mocosfl.edge.deal dealt client.num_clients=4",
+        "python -m mocosfl.edge.client --server localhost --data dealt/0 --certificates keys",
+        "python -m mocosfl.edge.certificates keys --client=x",
+        "python -m mocosfl.reports sweep",
+    ],
+)
+def test_command_with_a_mistake_is_found(line: str) -> None:
+    with pytest.raises((HydraException, SystemExit, ModuleNotFoundError)):
+        check_command(line)
 
 
 @pytest.mark.slow

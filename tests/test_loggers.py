@@ -13,11 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wandb
 from checkpoints import break_off
 from conftest import CONF, QUICK, Compose, _composed
 from wandb_file import OfflineRun, offline_runs
 
-import wandb
 from mocosfl.callbacks import LastCheckpoint
 from mocosfl.evaluation import run_probes
 from mocosfl.evaluation.run_probes import default_probe_config, log_probes, probe_into

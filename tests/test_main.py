@@ -3,35 +3,19 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from conftest import CONF
+from generated_pages.commands import command_line, find_commands
 
 from mocosfl.__main__ import COMMANDS, listing
 
 ROOT = CONF.parent
-# Run by our own commands, with a job on standard input.
-INTERNAL = {"mocosfl.client_memory", "mocosfl.__main__"}
-
-
-def commands_of_the_tree() -> set[str]:
-    """Return the calls of all files that can be run."""
-    files = [*ROOT.glob("*.py"), *ROOT.glob("mocosfl/**/*.py")]
-    runnable = [f for f in files if '__name__ == "__main__"' in f.read_text()]
-    return {call for file in runnable if (call := call_of(file)) is not None}
-
-
-def call_of(file: Path) -> str | None:
-    if file.parent == ROOT:
-        return f"python {file.name}"
-    module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-    return None if module in INTERNAL else f"python -m {module.removesuffix('.__main__')}"
 
 
 def test_all_commands_are_listed_and_no_other():
     listed = [command.call for group in COMMANDS.values() for command in group]
     assert len(listed) == len(set(listed))
-    assert set(listed) == commands_of_the_tree()
+    assert {*listed, "python -m mocosfl"} == set(map(command_line, find_commands()))
 
 
 def test_lines_fit_a_terminal():

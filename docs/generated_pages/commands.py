@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -19,11 +20,7 @@ from generated_pages.choices import CONF, head_comment
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("train.py", "linear_probe.py")  # a user's first two, so they come first
 # Programs that other programs start; nobody types them.
-NOT_TYPED = {
-    "mocosfl.check_install": "`make` runs it",
-    "mocosfl.client_memory": "the overhead summary runs it",
-    "mocosfl.demo": "`make demo` runs it",
-}
+NOT_TYPED = {"mocosfl.client_memory": "the overhead summary runs it"}
 OF_HYDRA = (
     "Takes `key=value` as `train.py` does; its keys are on the page of the "
     "[configuration](configuration.md), and `--help` prints them."
@@ -98,7 +95,9 @@ def help_text(name: str, parts: Sequence[str] = ()) -> str:
 @contextmanager
 def _own_hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
-    with patch.dict(os.environ, COLUMNS=WIDTH):
+    with patch.dict(os.environ, COLUMNS=WIDTH), warnings.catch_warnings():
+        # What runpy says of a module that somebody has imported before, as tests do.
+        warnings.filterwarnings("ignore", ".* found in sys.modules after import", RuntimeWarning)
         yield
     GlobalHydra.instance().clear()
 

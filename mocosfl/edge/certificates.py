@@ -50,6 +50,20 @@ class Authority(NamedTuple):
 
 def main(arguments: list[str]) -> None:
     """Make what is missing, and say what was made and what was left."""
+    chosen = _parsed(arguments)
+    try:
+        report = make_certificates(
+            chosen.folder,
+            num_clients=chosen.clients,
+            server_names=chosen.server_names,
+            days=chosen.days,
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"mocosfl: {error}")
+    print("\n".join(report))
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m mocosfl.edge.certificates",
         description=DESCRIPTION,
@@ -74,16 +88,10 @@ def main(arguments: list[str]) -> None:
         parser.error(f"--clients {chosen.clients}: at least 0")
     if not 1 <= chosen.days <= _MAX_DAYS:
         parser.error(f"--days {chosen.days}: from 1 to {_MAX_DAYS}")
-    names = [name.strip() for name in chosen.server_names.split(",") if name.strip()]
-    if not names:
+    chosen.server_names = [name.strip() for name in chosen.server_names.split(",") if name.strip()]
+    if not chosen.server_names:
         parser.error("--server-names: name at least one host or address")
-    try:
-        report = make_certificates(
-            chosen.folder, num_clients=chosen.clients, server_names=names, days=chosen.days
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"mocosfl: {error}")
-    print("\n".join(report))
+    return chosen
 
 
 def make_certificates(

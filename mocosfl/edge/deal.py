@@ -28,19 +28,7 @@ machine, or a data set to carry to devices.
 
 def main(arguments: list[str]) -> None:
     """Deal the images, and say who got how many."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mocosfl.edge.deal",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", type=Path, help="where the clients' folders are written")
-    parser.add_argument(
-        "overrides", nargs="*", help="group=choice and group.key=value, as for train.py"
-    )
-    parser.add_argument(
-        "--clients", metavar="FIRST-LAST", help="write these alone, for example 0-3, or 7"
-    )
-    chosen = parser.parse_intermixed_args(arguments)
+    chosen = _parsed(arguments)
     from mocosfl.manners import setup_logging, user_errors
 
     setup_logging()
@@ -55,6 +43,22 @@ def main(arguments: list[str]) -> None:
         clients = _clients(chosen.clients, config.clients.num_clients)
         for line in deal(FederatedData(config), chosen.folder, clients):
             print(line)
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m mocosfl.edge.deal",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="where the clients' folders are written")
+    parser.add_argument(
+        "overrides", nargs="*", help="group=choice and group.key=value, as for train.py"
+    )
+    parser.add_argument(
+        "--clients", metavar="FIRST-LAST", help="write these alone, for example 0-3, or 7"
+    )
+    return parser.parse_intermixed_args(arguments)
 
 
 def _clients(text: str | None, num_clients: int) -> range:

@@ -26,19 +26,7 @@ Bytes up and down, MACs and memory of a client, and the server's MACs, of the ru
 
 def main(arguments: list[str]) -> None:
     """Print the figures of the configuration that the arguments name."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mocosfl.overhead",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        help="group=choice and group.key=value, as for train.py; "
-        "callbacks.measure_client_memory=false leaves out the 5 s that a client is run for",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    chosen = parser.parse_intermixed_args(arguments)
+    chosen = _parsed(arguments)
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
         from mocosfl.overhead.cohort import find_cohort
@@ -55,6 +43,22 @@ def main(arguments: list[str]) -> None:
         print(describe_overhead(config, overhead))
         if chosen.json is not None:
             write_atomically(chosen.json, to_json(config, overhead))
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m mocosfl.overhead",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="group=choice and group.key=value, as for train.py; "
+        "callbacks.measure_client_memory=false leaves out the 5 s that a client is run for",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    return parser.parse_intermixed_args(arguments)
 
 
 def composed(overrides: list[str]) -> Config:

@@ -14,12 +14,7 @@ from mocosfl.report.table import counts
 
 def main(arguments: Sequence[str]) -> None:
     """Report on the folder that the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m mocosfl.report", description=__doc__)
-    parser.add_argument("folder", type=Path, help="of a sweep, of one run, or of several sweeps")
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for the report; default: the folder"
-    )
-    chosen = parser.parse_args(arguments)
+    chosen = _parsed(arguments)
     root, output = chosen.folder, chosen.output or chosen.folder
     try:
         runs = find_runs(root)
@@ -32,6 +27,15 @@ def main(arguments: Sequence[str]) -> None:
     for problem in (problem for run in runs for problem in run.problems):
         print(f"not read: {problem}")
     print("report: " + ", ".join(map(str, files)))
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mocosfl.report", description=__doc__)
+    parser.add_argument("folder", type=Path, help="of a sweep, of one run, or of several sweeps")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for the report; default: the folder"
+    )
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
