@@ -82,7 +82,7 @@ def test_commands_can_be_pasted(run_copy: RunFolder, monkeypatch: pytest.MonkeyP
     codes = re.findall("<code>(.*?)</code>", run_copy.path.joinpath("report.html").read_text())
     words = [shlex.split(unescape(code)) for code in codes]
     assert {tuple(command[-1:]) for command in words} == {
-        ("resume=a run",), ("checkpoint=a run",), 
+        ("resume=a run",), ("checkpoint=a run",),
     }  # fmt: skip
     assert len(words) == 3
 
