@@ -25,7 +25,7 @@ OF_HYDRA = (
     "Takes `key=value` as `train.py` does; its keys are on the page of the "
     "[configuration](configuration.md), and `--help` prints them."
 )
-WIDTH = "96"  # columns of a help text
+WIDTH = "88"  # columns of a help text
 _folded = textwrap.TextWrapper(
     int(WIDTH), subsequent_indent="    ", replace_whitespace=False, break_on_hyphens=False
 )
