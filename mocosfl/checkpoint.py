@@ -44,10 +44,10 @@ def find_checkpoint(path: Path, which: str) -> Path:
         FileNotFoundError: there is none.
         ValueError: `which` is something else.
     """
-    if path.is_file():
-        return path
     if which not in ("last", "best"):
         raise ValueError(f"which={which}: choose last or best")
+    if path.is_file():
+        return path
     folder = RunFolder(path)
     file = folder.last if which == "last" else folder.best
     if not file.is_file():

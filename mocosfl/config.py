@@ -418,8 +418,12 @@ def cut_name(cut_layer: int | None) -> str:
     return "whole" if cut_layer is None else f"cut{cut_layer}"
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, key: str = "output_dir") -> None:
     """Check that a folder can be made and written to.
+
+    Args:
+        folder: to write into.
+        key: what named it.
 
     Raises:
         ValueError: it cannot.
@@ -427,12 +431,14 @@ def check_writable(folder: Path) -> None:
     folder = folder.absolute()
     try:
         nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(f"{nearest} is a file")
         # By trying: permission bits tell nothing of read-only and special file systems.
         with TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise ValueError(
-            f"output_dir: cannot write to {folder} ({error}); choose another, as in output_dir=runs"
+            f"{key}: cannot write to {folder} ({error}); choose another, as in {key}=runs"
         ) from error
 
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"dashboard: {_save(dashboard)}")
         return
     layout = dashboard._to_model().model_dump(by_alias=True, exclude_none=True)  # what is saved
-    write_atomically(chosen.layout, json.dumps(layout, indent=1) + "\n")
+    _write(chosen.layout, json.dumps(layout, indent=1) + "\n")
     print(f"layout: {chosen.layout}")
 
 
@@ -44,6 +44,18 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         "--layout", type=Path, metavar="FILE", help="write the layout as JSON in place of saving it"
     )
     return parser.parse_args(arguments)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        if file.is_dir():
+            raise IsADirectoryError("a folder")
+        write_atomically(file, text)
+    except OSError as error:
+        sys.exit(
+            f"\nmocosfl: --layout={file}: cannot be written ({error}); name another file, as in "
+            "--layout=layout.json"
+        )
 
 
 def _save(dashboard: "Workspace") -> str:

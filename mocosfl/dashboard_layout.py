@@ -7,8 +7,9 @@ import wandb_workspaces.workspaces as workspaces
 from wandb_workspaces.reports import v2 as panels
 from wandb_workspaces.reports.v2.interface import PanelTypes
 
+from mocosfl.wandb_run import X_AXIS
+
 NAME = "MocoSFL"
-X_AXIS = "progress/images_seen"  # as in `wandb_run`
 PROBE = "probe/linear_top1_final"
 SETTINGS = ("method", "dataset", "partition", "clients", "cut_layer", "taressfl")
 RESULTS = ("best/knn_top1", PROBE, "overhead/client_bytes")

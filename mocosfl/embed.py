@@ -5,6 +5,8 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,16 +57,16 @@ def embed(config: EmbedConfig) -> None:
         config.accelerator == "auto" and torch.cuda.is_available()
     )
     encoder.to("cuda" if gpu else "cpu")
-    print(f"encoder: {encoder.extra_repr()}\n{_announcement(pictures)}", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    files, unreadable = write_features(
-        encoder,
-        pictures.files,
-        folder / "features.npy",
-        batch_size=config.extract_batch_size,
-        num_workers=num_threads(config.num_workers),
-        skip_unreadable=config.skip_unreadable,
-    )
+    _say(f"encoder: {encoder.extra_repr()}\n{_announcement(pictures)}")
+    with _made(folder):
+        files, unreadable = write_features(
+            encoder,
+            pictures.files,
+            folder / "features.npy",
+            batch_size=config.extract_batch_size,
+            num_workers=num_threads(config.num_workers),
+            skip_unreadable=config.skip_unreadable,
+        )
     read = pictures._replace(files=files)
     _write_tables(read, unreadable, encoder, config, folder)
     _print_files(read, unreadable, encoder, folder)
@@ -72,16 +74,38 @@ def embed(config: EmbedConfig) -> None:
     _print_next(config, folder)
 
 
+def _say(text: str) -> None:
+    """Print a text, whatever the names of files in it; at once, since minutes may follow."""
+    from mocosfl.embedding import printable
+
+    print(printable(text), flush=True)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder, and remove what was made if nothing comes of it."""
+    fresh = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that isn't empty stays, and those above it
+            for path in fresh:
+                path.rmdir()
+        raise
+
+
 def _output_folder(config: EmbedConfig) -> Path:
-    """Return the folder for the results."""
+    """Return the folder for the results: in the run, where `checkpoint` is one or of one."""
     from mocosfl.checkpoint import find_checkpoint
     from mocosfl.run_folder import RunFolder
 
-    images, path = Path(config.images).resolve(), Path(config.checkpoint)
-    file = find_checkpoint(path, config.which)
-    run = RunFolder(path if path.is_dir() else path.parent.parent)
+    images = Path(config.images).resolve()
+    file = find_checkpoint(Path(config.checkpoint), config.which)
+    run = RunFolder(file.parent.parent)
     name = f"embed_{images.name or 'root'}"
-    if run.config.is_file():
+    # Not of an exported file in another folder of the run: it needs nothing of the run any more.
+    if file.parent == run.last.parent and run.config.is_file():
         default = run.path / (f"{name}_best" if file == run.best else name)
     else:
         default = Path(name)
@@ -132,7 +156,7 @@ def _write_tables(
     write_atomically(folder / "images.csv", table.getvalue())
     facts = {
         "checkpoint": config.checkpoint,
-        "which": config.which,
+        "which": None if Path(config.checkpoint).is_file() else config.which,
         **encoder.facts._asdict(),
         "images": str(pictures.path.resolve()),
         "num_images": len(pictures.files),
@@ -150,10 +174,10 @@ def _print_files(
     if unreadable:
         first = f"{unreadable[0].file} ({unreadable[0].reason})"
         more = f", like {len(unreadable) - 1:,} more" if len(unreadable) > 1 else ""
-        print(f"left out: {first}{more}; all in {folder}/encoder.json")
+        _say(f"left out: {first}{more}; all in {folder}/encoder.json")
     shape = f"({len(pictures.files):,}, {encoder.num_features})"
-    print(f"features: {folder}/features.npy, {shape} float32")
-    print(f"which picture each row is: {folder}/images.csv")
+    _say(f"features: {folder}/features.npy, {shape} float32")
+    _say(f"which picture each row is: {folder}/images.csv")
 
 
 def _draw_sheet(
@@ -182,16 +206,17 @@ def _draw_sheet(
     ]
     title = f"Nearest of {len(features):,} pictures by cosine\n{encoder.extra_repr()}"
     draw_neighbours(rows, file, title=title)
-    print(f"nearest neighbours: {file}{_agreement(pictures, found)}")
+    _say(f"nearest neighbours: {file}{_agreement(pictures, found)}")
 
 
 def _shown(pictures: "PictureFolder", row: int) -> "Shown":
     """Return a picture for the sheet: what the encoder sees of it, in more pixels."""
-    from mocosfl.data.image_folder import fit_square, open_upright
+    from mocosfl.data.image_folder import blamed_on, fit_square, open_upright
     from mocosfl.neighbour_sheet import Shown
 
     file = pictures.files[row]
-    picture = open_upright(file)
+    with blamed_on("images"):  # one that has changed since its features were made
+        picture = open_upright(file)
     pixels = fit_square(picture, min(*picture.size, _SHEET_PIXELS))
     return Shown(pixels, pictures.class_of(file), Path(pictures.relative(file)).name)
 
@@ -207,11 +232,12 @@ def _agreement(pictures: "PictureFolder", found: "Neighbours") -> str:
 
 def _print_next(config: EmbedConfig, folder: Path) -> None:
     features = str(folder / "features.npy")
-    print(f"in Python: features = numpy.load({features!r})")
+    _say(f"in Python: features = numpy.load({features!r})")
     if not config.checkpoint.endswith(".safetensors"):
-        which = "" if config.which == "last" else f" --which {config.which}"
+        of_run = config.which != "last" and Path(config.checkpoint).is_dir()
+        which = f" --which {config.which}" if of_run else ""
         checkpoint = shlex.quote(config.checkpoint)
-        print(f"next: python -m mocosfl.export encoder {checkpoint}{which} --out encoder")
+        _say(f"next: python -m mocosfl.export encoder {checkpoint}{which} --out encoder")
 
 
 if __name__ == "__main__":

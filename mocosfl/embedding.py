@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mocosfl.data.image_folder import SUFFIXES, decode_picture, walk_pictures
+from mocosfl.data.image_folder import SUFFIXES, blamed_on, decode_picture, walk_pictures
 from mocosfl.encoder import ImageEncoder
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class PictureFolder(NamedTuple):
 
     def relative(self, file: Path) -> str:
         """Return a picture's place below the folder, with forward slashes."""
-        return _printable(file.relative_to(self.path).as_posix())
+        return printable(file.relative_to(self.path).as_posix())
 
     def class_of(self, file: Path) -> str:
         """Return the class folder of a picture, "" where it lies in none.
@@ -47,12 +47,12 @@ class PictureFolder(NamedTuple):
         *folders, _ = file.relative_to(self.path).parts
         if folders and folders[0] in _SPLITS and (self.path / _SPLITS[0]).is_dir():
             folders = folders[1:]
-        return _printable(folders[0]) if folders else ""
+        return printable(folders[0]) if folders else ""
 
 
-def _printable(name: str) -> str:
-    r"""Write the bytes of a name that are no UTF-8 as \x.., so that it can be printed."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def printable(text: str) -> str:
+    r"""Write the bytes of file names that are no UTF-8 as \x.., so that a text can be printed."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 class Unreadable(NamedTuple):
@@ -67,13 +67,14 @@ def list_pictures(path: Path) -> PictureFolder:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds no pictures.
+        ValueError: it holds no pictures, or a folder in it can't be read.
     """
     if not path.is_dir():
         what = "is a file, name its folder" if path.exists() else "no such folder"
         raise FileNotFoundError(f"images={path}: {what}; pictures may lie in it at any depth")
     others: list[Path] = []
-    files = sorted(walk_pictures(path, others))
+    with blamed_on(f"images={path}"):
+        files = sorted(walk_pictures(path, others))
     if not files:
         raise ValueError(
             f"images={path}: holds no pictures by their names ({', '.join(sorted(SUFFIXES))}); "
@@ -169,8 +170,9 @@ def _features(
     if not bool(found.isfinite().all()):
         row = int((~found.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(
-            f"checkpoint: its encoder gives features that are not finite ({names[row]}); it is of "
-            "a run that has diverged, take another checkpoint"
+            "checkpoint: its encoder gives features that are not finite "
+            f"({printable(str(names[row]))}); it is of a run that has diverged, take another "
+            "checkpoint"
         )
     return found.numpy().astype(_FLOATS)
 
@@ -183,7 +185,7 @@ def _write_header(file: BinaryIO, num_rows: int, num_features: int) -> None:
 
 
 def _refusal(unreadable: list[Unreadable], num_files: int) -> str:
-    shown = [f"  {file}: {reason}" for file, reason in unreadable[:_MAX_LISTED]]
+    shown = [printable(f"  {file}: {reason}") for file, reason in unreadable[:_MAX_LISTED]]
     if len(unreadable) > _MAX_LISTED:
         shown.append(f"  and {len(unreadable) - _MAX_LISTED:,} more")
     return "\n".join(

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mocosfl.checkpoint import Encoder, find_checkpoint, read_encoder
-from mocosfl.data.image_folder import decode_picture, fit_square, to_upright
+from mocosfl.data.image_folder import blamed_on, decode_picture, fit_square, to_upright
 from mocosfl.encoder_facts import EncoderFacts, facts_of
 from mocosfl.encoder_file import SUFFIX, read_encoder_file
 from mocosfl.models.normalisation import Normalisation
@@ -118,7 +118,9 @@ class ImageEncoder(nn.Module):
         listed: Sequence[Picture] = [pictures] if alone else pictures  # type: ignore[list-item, assignment]
         if len(listed) == 0:
             raise ValueError("pictures: none given, at least one expected")
-        return self.scaled(np.stack([_square(picture, self.image_size) for picture in listed]))
+        with blamed_on("pictures"):
+            squares = [_square(picture, self.image_size) for picture in listed]
+        return self.scaled(np.stack(squares))
 
     def scaled(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """Return squares (B, S, S, 3) uint8 as images (B, 3, S, S) float32 in [0, 1]."""
@@ -171,7 +173,7 @@ def load_encoder(path: str | PathLike[str], *, which: str = "last") -> ImageEnco
 
     Raises:
         FileNotFoundError: there is no such file, or the run has no checkpoint yet.
-        ValueError: the file is not one of ours, or damaged.
+        ValueError: the file is not one of ours, or damaged, or `which` is something else.
     """
     file = find_checkpoint(Path(path), which)
     # Layers draw start values, which are then replaced: the caller's random numbers don't change.

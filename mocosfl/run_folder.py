@@ -79,6 +79,11 @@ class RunFolder:
         return self.path / "wandb_id.txt"
 
     @property
+    def wandb_place(self) -> Path:
+        """Where W&B keeps an online run: {"entity", "project"}; not there of an offline one."""
+        return self.path / "wandb_place.json"
+
+    @property
     def pictures(self) -> Path:
         """Folder of the pictures."""
         return self.path / "pictures"

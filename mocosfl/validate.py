@@ -57,6 +57,7 @@ def validate(config: Config) -> None:
         *_ranges(config),
         *_augmentation(config),
         *_choices(config),
+        *_logger(config),
         *method_rules(config),
         *round_rules(config),
         *taressfl_rules(config),
@@ -221,6 +222,15 @@ def _choices(config: Config) -> Iterator[str]:
             f"method.name={config.method.name}, method.align_momentum="
             f"{config.method.align_momentum}: mocosfl leaves the momentum heads alone, monacosfl "
             "aligns them; choose method=mocosfl or method=monacosfl"
+        )
+
+
+def _logger(config: Config) -> Iterator[str]:
+    """Yield a line if W&B is to show what nobody writes down."""
+    if config.logger.wandb and not config.logger.csv:
+        yield (
+            "logger.csv=false, logger.wandb=true: the summary of W&B and the definitions of its "
+            "curves are made from metrics.csv; set logger.csv=true"
         )
 
 

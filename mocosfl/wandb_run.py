@@ -50,9 +50,11 @@ def wandb_run(config: Config, folder: RunFolder) -> "Iterator[Run]":
     resumed run or of a probe, give its id without a name or settings, so that they change nothing
     that is there; the summary they repeat, since W&B puts that of the last part in its place.
 
+    Where an online run began, it stays: under `wandb agent` the sweep and not `logger` says where.
+
     Args:
         config: of the run.
-        folder: of the run; it keeps the id.
+        folder: of the run; it keeps the id and the place.
 
     Raises:
         ValueError: W&B can't start, or `wandb agent` wants what `logger` does not.
@@ -175,6 +177,9 @@ def _open(config: Config, folder: RunFolder) -> "Run":
     if begun:
         _repeat(run, folder)
     else:
+        if config.logger.wandb_mode == "online":  # of an offline run, `wandb sync` decides
+            place = {"entity": run.entity or None, "project": run.project}
+            write_atomically(folder.wandb_place, json.dumps(place) + "\n")
         write_atomically(folder.wandb_id, run_id)
         found = {name: folder.pictures / file for name, file in START_PICTURES.items()}
         show(
@@ -201,13 +206,20 @@ def _agents_id(config: Config) -> str | None:
     return os.environ.get("WANDB_RUN_ID")
 
 
+def _place(config: Config, folder: RunFolder, *, begun: bool) -> dict[str, str | None]:
+    """Return the entity and the project: where the run began, else as `logger` says."""
+    if begun and folder.wandb_place.is_file():
+        recorded: dict[str, str | None] = json.loads(folder.wandb_place.read_text())
+        return recorded
+    return {"entity": config.logger.wandb_entity, "project": config.logger.wandb_project}
+
+
 def _start(config: Config, folder: RunFolder, run_id: str, *, begun: bool) -> "Run":
     import wandb
 
     settings, arguments = config.logger, dict[str, Any]()
     if "WANDB_SWEEP_ID" not in os.environ:  # else the agent's environment says these
-        arguments = {"id": run_id, "project": settings.wandb_project}
-        arguments["entity"] = settings.wandb_entity
+        arguments = {"id": run_id, **_place(config, folder, begun=begun)}
     if not begun:
         labels = label(config, folder, run_id)
         arguments |= {"name": labels.name, "group": labels.group, "tags": labels.tags}

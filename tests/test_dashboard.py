@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mocosfl import dashboard, dashboard_layout, wandb_run
+from mocosfl import dashboard, wandb_run
 from mocosfl.evaluation.run_probes import EMBEDDING_MAP
 from mocosfl.metrics_log import read_curves
 from mocosfl.run_folder import RunFolder
@@ -64,7 +64,7 @@ def test_panels_name_only_what_is_logged(layout: dict[str, Any], quick_run: RunF
     names = set(named(layout["spec"]))
     assert names - logged == set()
     assert {"val/knn_top1", "sync/divergence_mean", "overhead/client_bytes"} <= names
-    assert dashboard_layout.X_AXIS == wandb_run.X_AXIS
+    assert layout["spec"]["section"]["settings"]["xAxis"] == wandb_run.X_AXIS
 
 
 def test_settings_in_panels_and_columns_are_those_of_the_runs(
@@ -75,6 +75,15 @@ def test_settings_in_panels_and_columns_are_those_of_the_runs(
     grouped = re.findall(r'"groupBy": "(\w+)\.value"', text)
     named_settings = {*grouped, *re.findall(r'"config:(\w+)', text)}
     assert {"clients", "cut_layer", "method"} <= named_settings <= settings
+
+
+@pytest.mark.parametrize("place", ["folder", "file/layout.json"])
+def test_a_layout_that_cannot_be_written_is_told_in_words(tmp_path: Path, place: str):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit, match=r"--layout=.*: cannot be written \(.*; name another"):
+        dashboard.main(["--entity", "team", "--layout", str(tmp_path / place)])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_without_an_account_it_says_what_to_do(

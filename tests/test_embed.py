@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import io
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from PIL import Image
 
 import mocosfl
 from mocosfl import embedding
-from mocosfl.embed import embed
+from mocosfl.embed import _output_folder, embed
 from mocosfl.embed_config import EmbedConfig, validate_embed, with_folder
 from mocosfl.embedding import list_pictures, write_features
 from mocosfl.neighbour_sheet import SheetRow, Shown, draw_neighbours
@@ -74,6 +75,7 @@ def test_features_names_and_a_sheet_are_written(
     assert all(row["class"] == row["path"].split("/")[0] for row in rows)
     facts = json.loads((folder / "encoder.json").read_text())
     assert (facts["step"], facts["num_images"], facts["unreadable"]) == (21, 30, [])
+    assert facts["which"] == "last"
     out = capsys.readouterr().out
     for words in ("30 in ", "10 class folders", "(30, 32) float32", "of the 80 shown", "next: "):
         assert words in out
@@ -93,10 +95,49 @@ def test_an_exported_encoder_writes_beside_where_it_is_started(
     with (tmp_path / "embed_flat" / "images.csv").open() as file:
         assert [row["class"] for row in csv.DictReader(file)] == [""] * 5
     assert (tmp_path / "embed_flat" / "neighbours.png").is_file()
+    facts = json.loads((tmp_path / "embed_flat" / "encoder.json").read_text())
+    assert facts["which"] is None  # of a file there is but one
     (tmp_path / "embed_flat" / "mine.txt").write_text("stays")
     embed(settings(Path("flat"), Path("some.ckpt"), "num_neighbors=0"))
     names = {file.name for file in (tmp_path / "embed_flat").iterdir()}
     assert names == {"features.npy", "images.csv", "encoder.json", "mine.txt"}
+
+
+@pytest.mark.parametrize(
+    "place, expected",
+    [
+        ("", "run/embed_x"),
+        ("checkpoints/last.ckpt", "run/embed_x"),
+        ("checkpoints/best.ckpt", "run/embed_x_best"),
+        ("encoder/encoder.safetensors", "embed_x"),
+    ],
+)
+def test_results_lie_in_the_run_but_not_those_of_a_file_that_was_exported_into_it(
+    run_copy: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    expected: str,
+):
+    monkeypatch.chdir(tmp_path)
+    (run_copy.path / "encoder").mkdir()
+    (run_copy.path / "encoder" / "encoder.safetensors").touch()
+    assert _output_folder(settings(Path("x"), Path("run", place))) == Path(expected)
+
+
+def test_names_that_are_not_utf8_are_printed_as_in_the_table(
+    run_copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / os.fsdecode(b"odd\xfe")
+    write_digits(folder, 3, flat=True)
+    (folder / os.fsdecode(b"\xff.jpg")).write_bytes(b"no picture")
+    printed = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", printed)
+    embed(settings(folder, run_copy.path, "skip_unreadable=true", "num_neighbors=1"))
+    printed.seek(0)
+    told = printed.read()
+    assert f"left out: {tmp_path}/odd\\xfe/\\xff.jpg (cannot identify" in told
+    assert f"features: {run_copy.path}/embed_odd\\xfe/features.npy" in told
 
 
 def test_pictures_that_cannot_be_read_are_listed_or_left_out(
@@ -109,7 +150,7 @@ def test_pictures_that_cannot_be_read_are_listed_or_left_out(
     with pytest.raises(ValueError, match=r"(?s)2 of 12 pictures .*skip_unread.*000\.png.*007\.png"):
         embed(config)
     folder = run_copy.path / "embed_x"
-    assert list(folder.iterdir()) == []
+    assert not folder.exists()
     config.skip_unreadable = True
     embed(config)
     features = np.load(folder / "features.npy")

@@ -74,6 +74,9 @@ def test_checkpoints_are_named_by_run_or_by_file(quick_run: RunFolder, encoder: 
     best = mocosfl.load_encoder(quick_run.path, which="best")
     assert torch.equal(mocosfl.load_encoder(quick_run.best)(images), best(images))
     assert best.step == torch.load(quick_run.best, weights_only=True)["global_step"]
+    for path in (quick_run.path, quick_run.best):
+        with pytest.raises(ValueError, match="which=bst: choose last or best"):
+            mocosfl.load_encoder(path, which="bst")
 
 
 def test_a_file_gives_the_same_encoder(exported: Path, encoder: ImageEncoder):
@@ -168,7 +171,8 @@ def test_wrong_images_are_refused(encoder: ImageEncoder, wrong: Any, message: st
         (np.zeros((2, 8, 8, 3), np.uint8), r"got \(2, 8, 8, 3\) uint8; a batch is given as a list"),
         (np.zeros((8, 8, 3), np.float32), "floats go to the encoder itself"),
         ([torch.zeros(3, 8, 8)], "got a Tensor"),
-        ("missing.png", "missing.png can't be read"),
+        ("missing.png", "^pictures: the picture missing.png can't be read"),
+        (Image.new("F", (8, 8)), "^pictures: 32-bit pixels"),
     ],
 )
 def test_wrong_pictures_are_refused(encoder: ImageEncoder, wrong: Any, message: str):

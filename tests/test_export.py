@@ -127,7 +127,7 @@ def test_the_file_says_what_it_is(compose: Compose, tmp_path: Path) -> None:
     assert facts.mean == tuple(encoder.config.dataset.mean)
     assert facts.std == tuple(encoder.config.dataset.std)
     assert (facts.step, facts.protocol) == (7, PROTOCOL)
-    assert 0 < exported.difference < 10 * exported.rounding < 1e-4
+    assert 0 < exported.parity.difference < 10 * exported.parity.rounding < 1e-4
 
 
 def test_the_digest_is_of_the_weights(compose: Compose, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_file_that_is_not_the_head_is_not_kept(
     export_small(compose(SMALL), file)
     before = file.read_bytes()
     monkeypatch.setattr(onnx_graph, "standardise", lambda weight: weight.detach())
-    with pytest.raises(ValueError, match=r"differs from torch's by .*nothing is written"):
+    with pytest.raises(ValueError, match=r"head\.onnx: .* differ from torch's by .*nothing is"):
         export_small(compose(SMALL), file, seed=1)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
@@ -339,6 +339,29 @@ def test_pictures_to_check_on_must_be_there(
         )
     assert f"--images={tmp_path / name}: {message}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_to_check_on_that_cannot_be_read_is_named(
+    quick_run: RunFolder, tmp_path: Path
+) -> None:
+    write_digits(tmp_path / "pics", 2, flat=True)
+    (tmp_path / "pics" / "001.png").write_bytes(b"no picture")
+    message = rf"^--images={tmp_path}/pics: the picture .*001\.png can't be read"
+    with pytest.raises(ValueError, match=message):
+        export_encoder(quick_run.path, tmp_path / "out", pictures=tmp_path / "pics")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part, out", [("encoder", "file"), ("head", "file/head.onnx")])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, out: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit):
+        main([part, "nowhere", "--out", str(tmp_path / out)])
+    told = f"--out: cannot write to {tmp_path}/file ({tmp_path}/file is a file); choose another"
+    assert told in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ class Started:
         self.summary: dict[str, float] = {}
         self.pictures: list[str] = []
         self.id, self.url = "", "https://w.b/r"
+        self.entity, self.project = "team", "birds"  # where W&B puts it
 
     def init(self, **arguments: Any) -> "Started":
         self.arguments.append(arguments)
@@ -133,7 +134,25 @@ def test_agents_run_has_the_agents_id_project_and_mode(
     assert folder.wandb_id.read_text() == "agents12"  # so that a probe goes on with it
     monkeypatch.delenv("WANDB_SWEEP_ID")
     log_to_wandb(folder, config, {})
-    assert started.arguments[-1]["id"] == "agents12"
+    # To the run of the sweep's team, and not to a second one in one's own account.
+    place = {"id": "agents12", "entity": "team", "project": "birds"}
+    assert place.items() <= started.arguments[-1].items()
+    folder.wandb_place.unlink()  # as in a run from before it was kept
+    log_to_wandb(folder, config, {})
+    place = {"id": "agents12", "entity": None, "project": "mocosfl"}
+    assert place.items() <= started.arguments[-1].items()
+
+
+def test_an_offline_run_leaves_its_place_to_the_upload(
+    started: Started, compose_quick: Compose, tmp_path: Path
+):
+    folder, config = RunFolder(tmp_path), compose_quick(["logger=csv_wandb"])
+    for project in ("mocosfl", "other"):
+        config.logger.wandb_project = project
+        with open_loggers(config, folder):
+            pass
+    assert not folder.wandb_place.exists()
+    assert [given["project"] for given in started.arguments] == ["mocosfl", "other"]
 
 
 def test_agent_refuses_a_run_that_is_offline(

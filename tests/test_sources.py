@@ -1,14 +1,18 @@
 """Sources: each fills the cache once, and each kind of bad input says what to do."""
 
+import errno
 import fcntl
 import gzip
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -18,7 +22,7 @@ import torchvision
 from PIL import Image
 
 from mocosfl.data import sources
-from mocosfl.data.image_folder import decode_picture
+from mocosfl.data.image_folder import PictureError, decode_picture, walk_pictures
 from mocosfl.data.public_sets import TORCHVISION
 from mocosfl.data.sources import load_dataset, stratified_split
 
@@ -380,6 +384,41 @@ def test_tree_with_a_test_split_keeps_it(tmp_path: Path, tree: Path, name: str):
     assert loaded.test.labels.tolist() == [1]
 
 
+def test_links_are_followed_but_no_folder_is_taken_twice(tmp_path: Path):
+    for name in ("all/a/1.png", "all/b/2.png", "elsewhere/deep/3.png"):
+        save_picture(tmp_path / name)
+    (tmp_path / "all" / "a" / "loop").symlink_to("..")
+    (tmp_path / "all" / "a" / "beside").symlink_to("../b")
+    (tmp_path / "all" / "b" / "out").symlink_to(tmp_path / "elsewhere")
+    found = {str(file.relative_to(tmp_path)) for file in walk_pictures(tmp_path / "all", [])}
+    assert found == {"all/a/1.png", "all/b/2.png", "all/b/out/deep/3.png"}
+    assert len(list(walk_pictures(tmp_path / "all", []))) == 3
+
+
+def test_hidden_folders_are_left_out(tmp_path: Path):
+    save_picture(tmp_path / ".all" / ".thumbs" / "deep" / "1.png")
+    save_picture(tmp_path / ".all" / "2.png")
+    assert list(walk_pictures(tmp_path / ".all", [])) == [tmp_path / ".all" / "2.png"]
+
+
+@pytest.mark.parametrize("locked", ["cat/more", "dog", "."])
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, locked: str
+):
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, partial(refuse_one, getattr(os, name), tree / locked))
+    message = rf"^dataset\.path: the folder {tree / locked} can't be read \(Permission .*chmod"
+    with pytest.raises(ValueError, match=message):
+        load_dataset(folder_settings(tree), tmp_path)
+
+
+def refuse_one(listing: Callable[[Any], Any], locked: Path, path: Any) -> Any:
+    """List a folder as `os` does, but for one; the tests may run as root, who may read all."""
+    if Path(path) == locked:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    return listing(path)
+
+
 def test_whole_cache_serves_without_its_pictures(tmp_path: Path, tree: Path):
     load_dataset(folder_settings(tree), tmp_path)
     shutil.rmtree(tree)
@@ -442,14 +481,15 @@ def test_unreadable_pictures_are_named(tmp_path: Path, tree: Path):
     whole = (tree / "cat" / "0.png").read_bytes()
     for content in (b"", b"no picture", whole[: len(whole) // 2], whole[:40]):
         (tree / "dog" / "0.png").write_bytes(content)
-        with pytest.raises(ValueError, match=r"dog/0\.png can't be read .*; repair or remove"):
+        message = r"^dataset\.path: the picture .*dog/0\.png can't be read .*; repair or remove"
+        with pytest.raises(ValueError, match=message):
             load_dataset(folder_settings(tree), tmp_path)
         assert not (tmp_path / "birds").exists()
 
 
 def test_pixels_without_a_range_are_refused(tmp_path: Path):
     Image.fromarray(np.ones((5, 5), dtype=np.float32)).save(tmp_path / "depth.tif")
-    with pytest.raises(ValueError, match=r"depth\.tif can't be read .*no known range"):
+    with pytest.raises(PictureError, match=r"depth\.tif can't be read .*no known range"):
         decode_picture(tmp_path / "depth.tif", 4)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 from conftest import CONF, Compose
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from wandb.sdk.launch.sweeps import utils as agents
 
 from mocosfl.manners import check_simulated, quote_choices
@@ -38,6 +40,7 @@ def test_runs_of_the_grid_compose_and_are_valid(
     sweep: dict[str, Any], compose: Compose, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc123")
+    monkeypatch.setenv("WANDB_RUN_ID", "run45678")
     settings = []
     for command in commands(sweep):
         config = compose(check_simulated(quote_choices(command)))
@@ -46,6 +49,9 @@ def test_runs_of_the_grid_compose_and_are_valid(
         assert config.output_dir == "multirun/wandb_abc123"
         cut, kind = config.split.cut_layer, config.partition.kind.name
         settings.append((config.clients.num_clients, cut, kind))
+        with initialize_config_dir(str(CONF), version_base=None):
+            composed = hydra_compose("config", quote_choices(command), return_hydra_config=True)
+        assert composed.hydra.run.dir == "multirun/wandb_abc123/run45678"  # no time in it
     assert settings == [(5, 1, "iid"), (20, 2, "shards"), (100, 1, "iid"), (1000, 2, "shards")]
 
 

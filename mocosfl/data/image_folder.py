@@ -7,10 +7,12 @@ names in alphabetical order number the labels; pictures may sit deeper below the
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,26 @@ SUFFIXES = frozenset(
 _ANNOTATIONS = "val_annotations.txt"  # a line a picture: file name, tab, class, tab, box
 # A bound on the decoded pictures in memory: 512 of 224 x 224 x 3 bytes are 77 MB.
 _BLOCK = 512
+
+
+class PictureError(ValueError):
+    """A picture, or a folder of them, that can't be read; `blamed_on` names the setting."""
+
+
+@contextmanager
+def blamed_on(setting: str) -> Iterator[None]:
+    """Put the setting that led to a picture before what is wrong with it.
+
+    Args:
+        setting: as the user gives it, such as `dataset.path`.
+
+    Raises:
+        ValueError: a picture or a folder can't be read.
+    """
+    try:
+        yield
+    except PictureError as error:
+        raise ValueError(f"{setting}: {error}") from error
 
 
 class PictureList(NamedTuple):
@@ -50,6 +72,7 @@ def find_pictures(path: Path) -> PictureTree:
     Raises:
         ValueError: no class folders, a class without pictures, a test class unknown in training,
             or annotations that do not fit their pictures.
+        PictureError: a folder can't be read.
     """
     train_folder = path / "train" if (path / "train").is_dir() else path
     classes = tuple(folder.name for folder in _subfolders(train_folder))
@@ -68,7 +91,7 @@ def decode_pictures(files: list[Path], image_size: int) -> Iterator[npt.NDArray[
     """Decode pictures on all cores, in blocks of (n, image_size, image_size, 3) uint8.
 
     Raises:
-        ValueError: a picture can't be read; the message names it.
+        PictureError: a picture can't be read; the message names it.
     """
     # Threads serve: Pillow lets go of the interpreter lock while it decodes and resizes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -88,7 +111,7 @@ def decode_picture(file: Path, image_size: int) -> npt.NDArray[np.uint8]:
         (image_size, image_size, 3) uint8, RGB.
 
     Raises:
-        ValueError: the picture can't be read.
+        PictureError: the picture can't be read.
     """
     return fit_square(open_upright(file), image_size)
 
@@ -107,16 +130,15 @@ def open_upright(file: Path) -> Image.Image:
         file: a picture in any format and mode that Pillow reads, with 8 or 16 bits a channel.
 
     Raises:
-        ValueError: the picture can't be read; the message names it.
+        PictureError: the picture can't be read; the message names it.
     """
     try:
         with Image.open(file) as picture:
             return to_upright(picture)
     # Decoders raise whatever they stumble over (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
-        raise ValueError(
-            f"dataset.path: the picture {file} can't be read ({error}); repair or remove the file "
-            "and start again"
+        raise PictureError(
+            f"the picture {file} can't be read ({error}); repair or remove the file and start again"
         ) from error
 
 
@@ -124,7 +146,7 @@ def to_upright(picture: Image.Image) -> Image.Image:
     """Turn a picture as its EXIF data say, and make it RGB.
 
     Raises:
-        ValueError: pixels of 32 bits.
+        PictureError: pixels of 32 bits.
     """
     return _to_rgb(ImageOps.exif_transpose(picture))
 
@@ -134,7 +156,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         # Pillow's own conversion clips 16 bits at 255, which leaves a white picture.
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     elif picture.mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels (mode {picture.mode}) have no known range")
+        raise PictureError(f"32-bit pixels (mode {picture.mode}) have no known range")
     elif "transparency" in picture.info:
         picture = picture.convert("RGBA")
     return picture.convert("RGB")
@@ -192,18 +214,43 @@ def _list_annotated(folder: Path, classes: tuple[str, ...]) -> PictureList:
 
 
 def walk_pictures(folder: Path, others: list[Path]) -> Iterator[Path]:
-    """Yield the pictures below a folder, by their names, and append what is none to `others`."""
-    for root, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            if name.startswith("."):
+    """Yield the pictures below a folder, by their names, and append what is none to `others`.
+
+    What begins with a dot is hidden and left out. Links to folders are followed, but no folder is
+    taken twice: a link may lead back to where it lies.
+
+    Raises:
+        PictureError: a folder can't be read.
+    """
+    # Links wait until the real folders are done, so that a picture has the path it lies at.
+    waiting, seen = deque([folder]), set[tuple[int, int]]()
+    while waiting:
+        for root, folders, names in os.walk(waiting.popleft(), onerror=_refuse_folder):
+            status = os.stat(root)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
                 continue
-            if Path(name).suffix.lower() in SUFFIXES:
-                yield Path(root, name)
-            else:
-                others.append(Path(root, name))
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            inner = (Path(root, name) for name in folders)
+            waiting += [path for path in inner if path.is_symlink()]
+            for file in (Path(root, name) for name in names if not name.startswith(".")):
+                if file.suffix.lower() in SUFFIXES:
+                    yield file
+                else:
+                    others.append(file)
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise PictureError(
+        f"the folder {error.filename} can't be read ({error.strerror}); give yourself the right "
+        "to read it (chmod u+rx), or move it away"
+    ) from error
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        _refuse_folder(error)
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]

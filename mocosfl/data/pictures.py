@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from mocosfl.data.augmentation import ViewSettings, crops_from_uniforms
-from mocosfl.data.image_folder import decode_picture, open_upright
+from mocosfl.data.image_folder import blamed_on, decode_picture, open_upright
 from mocosfl.data.view_maker import ViewMaker
 
 _Ints = npt.NDArray[np.int64]
@@ -72,7 +72,7 @@ class PictureArray:
         if copy is False:
             raise ValueError("pictures on disk have no pixels to share: they are decoded anew")
         pixels: _Pixels = np.empty(self.shape, np.uint8)
-        with ThreadPoolExecutor(self.num_workers) as threads:
+        with ThreadPoolExecutor(self.num_workers) as threads, blamed_on("dataset.path"):
             decoded = threads.map(lambda file: decode_picture(file, self.image_size), self.files)
             for row, picture in enumerate(decoded):
                 pixels[row] = picture
@@ -158,6 +158,7 @@ class PictureViewMaker(ViewMaker):
         return _Block(indices, uniforms, crops)
 
 
+@blamed_on("dataset.path")
 def _crop(file: Path, settings: ViewSettings, uniforms: Tensor, output_size: int) -> _Pixels:
     """Decode a picture and cut a crop a row of uniforms (V, NUM_UNIFORMS): (V, O, O, 3)."""
     picture = open_upright(file)

@@ -32,7 +32,13 @@ from mocosfl.data.cache import (
     read_recipe,
     write_cache,
 )
-from mocosfl.data.image_folder import PictureList, PictureTree, decode_pictures, find_pictures
+from mocosfl.data.image_folder import (
+    PictureList,
+    PictureTree,
+    blamed_on,
+    decode_pictures,
+    find_pictures,
+)
 from mocosfl.data.pictures import PictureArray
 from mocosfl.data.public_sets import (
     TORCHVISION,
@@ -197,6 +203,7 @@ def _check_recipe(settings: DatasetSettings, folder: Path) -> None:
             )
 
 
+@blamed_on("dataset.path")  # pictures are decoded while they are written
 def _fill(settings: DatasetSettings, folder: Path) -> None:
     logger.info("filling %s from %s", folder, settings.source)
     if settings.source == "digits":
@@ -258,6 +265,7 @@ def _list_pictures(settings: DatasetSettings) -> ImageDataset:
     return ImageDataset(listed(train), None if test is None else listed(test), classes)
 
 
+@blamed_on("dataset.path")
 def _picture_tree(settings: DatasetSettings) -> PictureTree:
     """List the pictures; a tree without a test split gives a fraction of its images."""
     tree = find_pictures(_source_path(settings))

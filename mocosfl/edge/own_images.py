@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.data.image_folder import SUFFIXES, decode_picture, walk_pictures
+from mocosfl.data.image_folder import SUFFIXES, blamed_on, decode_picture, walk_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class OwnImages:
 
         Raises:
             FileNotFoundError: there is no such folder, or nothing in it.
-            ValueError: images.npy is no array of square images.
+            ValueError: images.npy is no array of square images, or a folder can't be read.
         """
         if not folder.is_dir():
             raise FileNotFoundError(
@@ -96,13 +96,8 @@ class OwnImages:
         return pixels
 
     def _decode(self, file: Path) -> _Pixels:
-        try:
+        with blamed_on(f"--data {self.folder}"):
             return decode_picture(file, self.image_size)
-        except ValueError as error:
-            raise ValueError(
-                f"--data {self.folder}: the picture {file} can't be read ({error.__cause__}); "
-                "repair or remove the file and start again"
-            ) from error
 
 
 def _map_images(path: Path) -> _Pixels:
@@ -131,7 +126,8 @@ def _map_images(path: Path) -> _Pixels:
 
 def _list_pictures(folder: Path) -> list[Path]:
     others: list[Path] = []
-    files = sorted(walk_pictures(folder, others))
+    with blamed_on(f"--data {folder}"):
+        files = sorted(walk_pictures(folder, others))
     if not files:
         raise FileNotFoundError(
             f"--data {folder}: holds neither {ARRAY_NAME} nor pictures "
