@@ -157,7 +157,9 @@ def _collected(block: list[tuple[Path, Future[npt.NDArray[np.uint8]]]], size: in
             pixels.append(picture.result())
             names.append(name)
         except ValueError as error:
-            failed.append(Unreadable(name, str(error.__cause__ or error)))
+            # Pillow and Python quote the name, with escapes of their own.
+            reason = str(error.__cause__ or error).replace(repr(str(name))[1:-1], str(name))
+            failed.append(Unreadable(name, reason))
     empty = np.empty((0, size, size, 3), np.uint8)
     return names, np.stack(pixels) if pixels else empty, failed
 
