@@ -342,9 +342,10 @@ def test_sweep_without_failures_ends_well(
 def test_sweep_that_is_broken_off_says_how_to_go_on_and_ends_as_it_would_have(
     sweep: SweepRecord, capsys: pytest.CaptureFixture[str]
 ):
-    with pytest.raises(KeyboardInterrupt), told_at_end():
+    with pytest.raises(SystemExit) as ended, told_at_end():
         run_jobs(sweep, [Outcome.finished, None])
         raise KeyboardInterrupt
+    assert ended.value.code == 130  # what a shell expects of Ctrl-C, and no traceback
     assert "broken off; the same command goes on with it" in capsys.readouterr().out
 
 
