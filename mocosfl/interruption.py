@@ -52,7 +52,9 @@ class Interruption(Callback):
         # A worker of joblib's is killed as soon as Ctrl-C reaches the process that waits for it.
         own_process = multiprocessing.current_process().name == "MainProcess"
         if self.at_step_end and main_thread and own_process:
-            self._before = {number: signal.signal(number, self._request) for number in _SIGNALS}
+            # What is ignored stays so, as Ctrl-C by what a script has started in the background.
+            heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._request) for number in heard}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the signals back."""

@@ -233,6 +233,7 @@ def test_a_signal_ends_the_program_with_its_summary(data: Path, number: signal.S
         await talk.hear()
         await talk.say(welcome=_welcome())
         await talk.ask(step=step(0))
+        await asyncio.sleep(1)  # until the client has noted what it has sent
         process.send_signal(number)
         await talk.hear()
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ def interrupt(
         with pytest.raises(SystemExit) as stopped:
             train(config, folder, resume=False)
     assert stopped.value.code == 128 + numbers[-1]
+
+
+@pytest.fixture(autouse=True)
+def signals_of_a_terminal() -> Iterator[None]:
+    """Hear signals even where the suite runs in the background of a script."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -132,6 +144,15 @@ def test_second_ctrl_c_stops_at_once_and_says_what_is_saved(
     assert read(folder.last)["global_step"] == STEP - 1
     assert f"saved is step {STEP - 1}; go on with: " in caplog.text
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_signal_that_is_ignored_stays_ignored(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals_at(monkeypatch, STEP, signal.SIGINT)
+    train(config, RunFolder(tmp_path / "run"), resume=False)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_sweep_ends_with_an_interrupted_job_and_goes_on_with_it(
