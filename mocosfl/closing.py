@@ -31,7 +31,7 @@ def _places(folder: RunFolder) -> list[tuple[str, str]]:
     files = {"curves": folder.metrics, "overhead": folder.overhead}
     folders = {"pictures": folder.pictures, "probe": folder.probe, "profile": folder.profile}
     return [
-        ("folder", f"{folder.path}/"),
+        ("folder", f"{shown(folder.path)}/"),
         ("encoder", f"{_below(folder, folder.last)}{best}"),
         *((name, _below(folder, path)) for name, path in files.items() if path.is_file()),
         *((name, f"{_below(folder, path)}/") for name, path in folders.items() if path.is_dir()),
@@ -43,7 +43,7 @@ def _below(folder: RunFolder, path: Path) -> str:
 
 
 def _next(config: Config, folder: RunFolder, has_test_images: bool) -> list[tuple[str, str]]:
-    name = shlex.quote(str(folder.path))
+    name = shlex.quote(str(shown(folder.path)))
     report = (f"python -m mocosfl.report {name}", "all of it as one page")
     if is_expert(config):
         return [
@@ -65,6 +65,12 @@ def how_to_go_on(config: Config, folder: RunFolder) -> str:
     if folder.last.is_file():
         saved = f"saved is step {read_checkpoint(folder.last)['global_step']:,}"
     command = resume_command(
-        edge=config.edge is not None, expert=is_expert(config), folder=str(folder.path)
+        edge=config.edge is not None, expert=is_expert(config), folder=str(shown(folder.path))
     )
     return f"{saved}; go on with: {command}"
+
+
+def shown(path: Path) -> Path:
+    """Return a path as it can be typed here: relative where it lies below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mocosfl.checkpoint import check_same_run
-from mocosfl.closing import closing_words, how_to_go_on
+from mocosfl.closing import closing_words, how_to_go_on, shown
 from mocosfl.collapse import go_back
 from mocosfl.config import Config
 from mocosfl.data.expert_data import open_data
@@ -121,7 +121,7 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     shutil.rmtree(folder.smashed, ignore_errors=True)  # gigabytes that nobody will replay
     has_test_images = data.dataset.test is not None
     words = closing_words(config, folder, has_test_images=has_test_images)
-    log.info("done: %s\n%s", folder.path, words)
+    log.info("done: %s\n%s", shown(folder.path), words)
     return module
 
 
