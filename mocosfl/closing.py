@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mocosfl.checkpoint import read_checkpoint
 from mocosfl.config import Config
-from mocosfl.going_on import resume_command
+from mocosfl.going_on import resume_command, shown
 from mocosfl.run_folder import RunFolder
 from mocosfl.taressfl_rules import is_expert
 
@@ -68,9 +68,3 @@ def how_to_go_on(config: Config, folder: RunFolder) -> str:
         edge=config.edge is not None, expert=is_expert(config), folder=str(shown(folder.path))
     )
     return f"{saved}; go on with: {command}"
-
-
-def shown(path: Path) -> Path:
-    """Return a path as it can be typed here: relative where it lies below the current folder."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,6 +1,7 @@
 """The command that goes on with a run that has not finished."""
 
 import shlex
+from pathlib import Path
 
 
 def resume_command(*, edge: bool, expert: bool, folder: str) -> str:
@@ -17,3 +18,9 @@ def resume_command(*, edge: bool, expert: bool, folder: str) -> str:
     elif edge:
         program = "-m mocosfl.edge.server"
     return f"python {program} resume={shlex.quote(folder)}"
+
+
+def shown(path: Path) -> Path:
+    """Return a path as it can be typed here: relative where it lies below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -7,6 +7,7 @@ below the sweep's folder when it begins and when it ends, and the first process 
 
 import json
 import logging
+import shlex
 import shutil
 import sys
 import uuid
@@ -112,13 +113,14 @@ def _is_busy(folder: RunFolder) -> bool:
 def summary(sweep: Path, jobs: list[Job]) -> str:
     """Return the number of jobs with each outcome, and what to do next."""
     counts = Counter(job.outcome for job in jobs)
-    shown = [Outcome.finished, Outcome.skipped, Outcome.failed]
-    shown += [outcome for outcome in (Outcome.elsewhere, Outcome.stopped) if counts[outcome]]
-    text = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in shown)
-    lines = [f"sweep {sweep}: {text}"]
+    told = [Outcome.finished, Outcome.skipped, Outcome.failed]
+    told += [outcome for outcome in (Outcome.elsewhere, Outcome.stopped) if counts[outcome]]
+    text = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in told)
+    name = shown(sweep)
+    lines = [f"sweep {name}: {text}"]
     if elsewhere := counts[Outcome.elsewhere]:
         lines.append(f"{elsewhere} running elsewhere: start the command again when they are done")
-    return "\n".join([*lines, f"next: python -m mocosfl.report {sweep}"])
+    return "\n".join([*lines, f"next: python -m mocosfl.report {shlex.quote(str(name))}"])
 
 
 def failures(jobs: list[Job]) -> list[str]:

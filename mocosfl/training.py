@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mocosfl.checkpoint import check_same_run
-from mocosfl.closing import closing_words, how_to_go_on, shown
+from mocosfl.closing import closing_words, how_to_go_on
 from mocosfl.collapse import go_back
 from mocosfl.config import Config
 from mocosfl.data.expert_data import open_data
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
+from mocosfl.going_on import shown
 from mocosfl.memory_check import check_memory
 from mocosfl.plan import Plan, describe, make_plan
 from mocosfl.processor import cpu_settings
