@@ -21,6 +21,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from mocosfl.going_on import shown
 from mocosfl.run_folder import FolderBusy, RunFolder, write_atomically
 from mocosfl.sweeps import Outcome, Result, first_line
 
