@@ -215,9 +215,12 @@ def _place(config: Config, folder: RunFolder, *, begun: bool) -> dict[str, str |
 
 
 def _start(config: Config, folder: RunFolder, run_id: str, *, begun: bool) -> "Run":
+    settings, arguments = config.logger, dict[str, Any]()
+    if settings.wandb_mode == "offline":
+        # W&B's library would send reports of its own errors even from an offline run.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    settings, arguments = config.logger, dict[str, Any]()
     if "WANDB_SWEEP_ID" not in os.environ:  # else the agent's environment says these
         arguments = {"id": run_id, **_place(config, folder, begun=begun)}
     if not begun:

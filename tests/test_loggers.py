@@ -4,6 +4,7 @@ The slow tests read back what W&B has written to disk, which is what `wandb sync
 """
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -187,6 +188,26 @@ def test_refusal_of_wandb_is_told_with_a_way_out(
     ):
         pass
     assert not folder.wandb_id.exists()  # else the next start would describe nothing
+
+
+@pytest.mark.parametrize(("mode", "reports"), [("csv_wandb", "false"), ("wandb_online", None)])
+def test_offline_run_lets_wandb_report_no_errors_of_its_own(
+    compose_quick: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    reports: str | None,
+):
+    def start(**_: Any) -> None:
+        assert os.environ.get("WANDB_ERROR_REPORTING") == reports
+        raise wandb.errors.CommError("far enough")
+
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "put back behind the test")
+    monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    monkeypatch.setattr(wandb, "init", start)
+    config = compose_quick([f"logger={mode}"])
+    with pytest.raises(ValueError, match="far enough"), open_loggers(config, RunFolder(tmp_path)):
+        pass
 
 
 def test_run_without_wandb_is_never_given_one(
