@@ -5,6 +5,8 @@ import os
 
 # Before torch is imported, here or by a test module: tiny tensors gain nothing from more threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before a W&B service is started, which is told so once: no test's error is reported to anybody.
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
