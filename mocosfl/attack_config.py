@@ -63,16 +63,11 @@ def validate_attack(config: AttackConfig) -> None:
 def _command(config: AttackConfig) -> Iterator[str]:
     """Yield a line for each value that the command itself cannot do with."""
     # Imported here and below, so that --help does not wait for torch.
-    import torch
-
-    from mocosfl.validate import ACCELERATORS, NO_GPU
+    from mocosfl.accelerator import accelerator_rules
 
     if config.which not in ("last", "best"):
         yield f"which={config.which}: choose last or best"
-    if config.accelerator not in ACCELERATORS:
-        yield f"accelerator={config.accelerator}: unknown; choose one of {', '.join(ACCELERATORS)}"
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
-        yield f"accelerator=gpu: {NO_GPU}"
+    yield from accelerator_rules(config.accelerator)
 
 
 def _numbers(config: AttackConfig) -> Iterator[str]:

@@ -4,10 +4,10 @@ import math
 import time
 from typing import Any, NamedTuple
 
-import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from mocosfl.accelerator import chosen_device
 from mocosfl.attack_config import AttackConfig
 from mocosfl.attack_images import AttackImages
 from mocosfl.checkpoint import Encoder, fingerprint
@@ -59,7 +59,7 @@ def attack_head(encoder: Encoder, images: AttackImages, settings: AttackConfig) 
         settings: of the attack.
     """
     a, dataset = settings.attack, encoder.config.dataset
-    device = _device(settings.accelerator)
+    device = chosen_device(settings.accelerator)
     assert isinstance(encoder.network, nn.Sequential)  # head and trunk
     head = PixelHead(encoder.network[0], mean=list(dataset.mean), std=list(dataset.std)).to(device)
     known, victims = images.known_images.to(device), images.victim_images.to(device)
@@ -113,11 +113,6 @@ def _decoder_settings(settings: AttackConfig) -> DecoderSettings:
     return DecoderSettings(
         a.decoder, a.num_epochs, a.batch_size, a.learning_rate, a.validation_fraction
     )
-
-
-def _device(accelerator: str) -> torch.device:
-    use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_gpu else "cpu")
 
 
 def comparisons(result: AttackResult, images: AttackImages) -> dict[str, Comparison]:

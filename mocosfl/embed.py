@@ -43,8 +43,7 @@ def embed(config: EmbedConfig) -> None:
     """
     validate_embed(config)
     # Imported here, so that --help and typing errors do not wait for torch.
-    import torch
-
+    from mocosfl.accelerator import chosen_device
     from mocosfl.embedding import list_pictures, num_threads, write_features
     from mocosfl.encoder import load_encoder
 
@@ -53,10 +52,7 @@ def embed(config: EmbedConfig) -> None:
     folder = _output_folder(config)
     check_writable(folder)  # before minutes of work
     encoder = load_encoder(config.checkpoint, which=config.which)
-    gpu = config.accelerator == "gpu" or (
-        config.accelerator == "auto" and torch.cuda.is_available()
-    )
-    encoder.to("cuda" if gpu else "cpu")
+    encoder.to(chosen_device(config.accelerator))
     _say(f"encoder: {encoder.extra_repr()}\n{_announcement(pictures)}")
     with _made(folder):
         files, unreadable = write_features(

@@ -91,9 +91,7 @@ def validate_embed(config: EmbedConfig) -> None:
 
 def _problems(config: EmbedConfig) -> Iterator[str]:
     # Imported here, so that --help does not wait for torch.
-    import torch
-
-    from mocosfl.validate import ACCELERATORS, NO_GPU
+    from mocosfl.accelerator import accelerator_rules
 
     if OmegaConf.is_missing(config, "images"):
         yield "images=???: name a folder, python -m mocosfl.embed <folder> checkpoint=<run folder>"
@@ -104,10 +102,7 @@ def _problems(config: EmbedConfig) -> Iterator[str]:
         )
     if config.which not in ("last", "best"):
         yield f"which={config.which}: choose last or best"
-    if config.accelerator not in ACCELERATORS:
-        yield f"accelerator={config.accelerator}: unknown; choose one of {', '.join(ACCELERATORS)}"
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
-        yield f"accelerator=gpu: {NO_GPU}"
+    yield from accelerator_rules(config.accelerator)
     for key, least in (
         ("extract_batch_size", 1),
         ("num_workers", 1),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from mocosfl.accelerator import accelerator_rules
 from mocosfl.build import (
     batch_sizes,
     build_projector,
@@ -35,8 +36,6 @@ from mocosfl.models.vgg import STAGE_CONVS
 from mocosfl.process_rules import process_rules
 from mocosfl.taressfl_rules import taressfl_rules
 
-ACCELERATORS = ("auto", "cpu", "gpu")
-NO_GPU = "no GPU here that this PyTorch can use; choose auto or cpu"
 PRECISIONS = ("fp32", "bf16", "fp64")
 # Of torch.compile; both with CUDA graphs are for GPUs.
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -197,7 +196,6 @@ def _choices(config: Config) -> Iterator[str]:
     choices = [
         ("dataset.source", config.dataset.source, SOURCES),
         ("backbone.name", config.backbone.name, BACKBONES),
-        ("trainer.accelerator", config.trainer.accelerator, ACCELERATORS),
         ("trainer.precision", config.trainer.precision, PRECISIONS),
         ("trainer.compile_mode", config.trainer.compile_mode, COMPILE_MODES),
         ("logger.wandb_mode", config.logger.wandb_mode, WANDB_MODES),
@@ -207,8 +205,7 @@ def _choices(config: Config) -> Iterator[str]:
     for key, value, known in choices:
         if value not in known:
             yield f"{key}={value}: unknown; choose one of {', '.join(map(str, known))}"
-    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        yield f"trainer.accelerator=gpu: {NO_GPU}"
+    yield from accelerator_rules(config.trainer.accelerator, "trainer.accelerator")
     compiler = os.environ.get("CXX", "g++")
     if config.trainer.compile and shutil.which(compiler) is None:
         yield (
@@ -437,10 +434,6 @@ def _probe(config: ProbeConfig) -> Iterator[str]:
     for fraction in config.label_fractions:
         if not 0 < fraction <= 1:
             yield f"label_fractions={list(config.label_fractions)}: each above 0 and at most 1"
-    if config.accelerator not in ACCELERATORS:
-        known = ", ".join(ACCELERATORS)
-        yield f"accelerator={config.accelerator}: unknown; choose one of {known}"
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
-        yield f"accelerator=gpu: {NO_GPU}"
+    yield from accelerator_rules(config.accelerator)
     if config.run is not None and config.checkpoint != "none":
         yield f"run={config.run}: is only read with checkpoint=none; leave it out"

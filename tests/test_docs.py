@@ -24,7 +24,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from picture_folders import write_digits
 from PIL import Image
-from test_experiments import composed, jobs
+from test_experiments import TWO_STEPS, composed, jobs
 
 from mocosfl.embed_config import with_folder
 from mocosfl.metrics_log import read_metrics
@@ -62,23 +62,7 @@ NOT_RUN = {
 # What makes a command of a document quick. It says nothing of the keys that a document is about,
 # but for the length of a run and the size of its network.
 SHORT = {
-    "train.py": [
-        "backbone.width=4",
-        "moco.queue_length=2000",
-        "moco.projector_hidden=16",
-        "moco.projector_dim=8",
-        "trainer.accelerator=cpu",
-        "trainer.max_steps=2",
-        "trainer.log_every_steps=1",
-        "trainer.view_block_images=200",
-        "trainer.num_threads=1",
-        "trainer.progress_bar=false",
-        "logger=csv",
-        "callbacks.knn_every_rounds=0",
-        "callbacks.pictures=false",
-        "callbacks.measure_client_memory=false",
-        "callbacks.probe_at_end=false",
-    ],
+    "train.py": TWO_STEPS,
     "linear_probe.py": ["num_epochs=1", "wandb=false"],
     "mocosfl.overhead": ["callbacks.measure_client_memory=false"],
     "mocosfl.embed": ["num_neighbors=2", "num_queries=2"],

@@ -23,9 +23,8 @@ EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 EXPERIMENTS.remove("none")
 NEED_EXPERT = ("table4_federation",)
 
-SMALL = [
-    "dataset=digits",
-    "partition.classes_per_client=1",  # 1,000 clients of 2 classes need more images
+# A run of two steps of a tiny network.
+TWO_STEPS = [
     "backbone.width=4",
     "moco.queue_length=2000",
     "moco.projector_hidden=16",
@@ -41,6 +40,11 @@ SMALL = [
     "callbacks.pictures=false",
     "callbacks.measure_client_memory=false",
     "callbacks.probe_at_end=false",
+]
+SMALL = [
+    "dataset=digits",
+    "partition.classes_per_client=1",  # 1,000 clients of 2 classes need more images
+    *TWO_STEPS,
 ]
 
 

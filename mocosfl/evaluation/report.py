@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mocosfl.accelerator import chosen_device
 from mocosfl.checkpoint import Encoder, fingerprint
 from mocosfl.config import ProbeConfig
 from mocosfl.data.cache import ImageArrays, ImageDataset
@@ -183,10 +184,7 @@ def dataset_of(encoder: Encoder, data_dir: str | None) -> ImageDataset:
 
 
 def _features(encoder: Encoder, arrays: ImageArrays, config: ProbeConfig) -> LabelledFeatures:
-    use_gpu = config.accelerator == "gpu" or (
-        config.accelerator == "auto" and torch.cuda.is_available()
-    )
-    device = torch.device("cuda" if use_gpu else "cpu")
+    device = chosen_device(config.accelerator)
     features = extract_features(
         encoder.network.to(device),
         arrays.images,
