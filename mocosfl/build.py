@@ -15,7 +15,7 @@ from mocosfl.data.augmentation import ViewSettings
 from mocosfl.data.round_plan import steps_per_round
 from mocosfl.federation import Federation
 from mocosfl.models.projector import Projector
-from mocosfl.models.split import Bottleneck, Split, split_backbone
+from mocosfl.models.split import Split, bottleneck_of, split_backbone
 from mocosfl.models.whole_network import WholeNetwork
 from mocosfl.privacy.attackers import AttackerPool, Regulariser
 from mocosfl.privacy.decoders import build_decoder
@@ -95,14 +95,12 @@ def queue_shape(config: Config) -> tuple[int, int]:
 def build_split(config: Config) -> Split:
     """Build the backbone and cut it, with the random state that is there."""
     split = config.split
-    bottleneck = None
-    if split.bottleneck_channels is not None:
-        bottleneck = Bottleneck(
-            split.bottleneck_channels,
-            split.bottleneck_stride,
-            kernel_size=split.bottleneck_kernel,
-            relu=split.bottleneck_relu,
-        )
+    bottleneck = bottleneck_of(
+        split.bottleneck_channels,
+        split.bottleneck_stride,
+        kernel_size=split.bottleneck_kernel,
+        relu=split.bottleneck_relu,
+    )
     return split_backbone(
         config.backbone.name,
         width=config.backbone.width,

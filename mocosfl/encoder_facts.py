@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mocosfl.checkpoint import Encoder
-from mocosfl.models.split import Bottleneck, split_backbone
+from mocosfl.models.split import bottleneck_of, split_backbone
 
 FORMAT_VERSION = 1  # of the metadata and the names of the weights
 _PREFIX = "mocosfl."
@@ -115,14 +115,12 @@ def build_network(facts: EncoderFacts) -> nn.Sequential:
     Raises:
         ValueError: the facts describe no network of ours.
     """
-    pair = None
-    if facts.bottleneck_channels is not None:
-        pair = Bottleneck(
-            facts.bottleneck_channels,
-            facts.bottleneck_stride,
-            kernel_size=facts.bottleneck_kernel,
-            relu=facts.bottleneck_relu,
-        )
+    pair = bottleneck_of(
+        facts.bottleneck_channels,
+        facts.bottleneck_stride,
+        kernel_size=facts.bottleneck_kernel,
+        relu=facts.bottleneck_relu,
+    )
     split = split_backbone(
         facts.backbone,
         width=facts.width,

@@ -29,7 +29,7 @@ from mocosfl.edge.kept_states import KeptStates, State
 from mocosfl.edge.own_images import OwnImages
 from mocosfl.edge.wire import Floats, Refusal
 from mocosfl.ema import update_ema
-from mocosfl.models.split import Bottleneck, Head, split_backbone
+from mocosfl.models.split import Head, bottleneck_of, split_backbone
 from mocosfl.randomness import torch_generator
 
 _DTYPES = {pb.FP32: torch.float32, pb.FP64: torch.float64}
@@ -243,14 +243,12 @@ def build_head(settings: pb.Settings) -> Head:
         ValueError: the network is unknown here, or has another size than the server's.
     """
     network = settings.network
-    bottleneck = None
-    if network.bottleneck_channels:
-        bottleneck = Bottleneck(
-            network.bottleneck_channels,
-            network.bottleneck_stride,
-            kernel_size=network.bottleneck_kernel,
-            relu=network.bottleneck_relu,
-        )
+    bottleneck = bottleneck_of(
+        network.bottleneck_channels or None,  # a message has 0 for none
+        network.bottleneck_stride,
+        kernel_size=network.bottleneck_kernel,
+        relu=network.bottleneck_relu,
+    )
     # Without memory at first: the trunk, which is built too, may not fit into a device.
     with torch.device("meta"):
         split = split_backbone(

@@ -37,6 +37,13 @@ class Bottleneck(NamedTuple):
     relu: bool = True
 
 
+def bottleneck_of(
+    channels: int | None, stride: int, *, kernel_size: int, relu: bool
+) -> Bottleneck | None:
+    """Return the pair of the settings `bottleneck_*`; None where there are no channels."""
+    return Bottleneck(channels, stride, kernel_size, relu) if channels is not None else None
+
+
 class _Squeeze(nn.Module):
     """One side of a bottleneck pair: convolutions, each with an optional ReLU."""
 
