@@ -4,26 +4,28 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import OmegaConf
 
-from mocosfl.config import ProbeConfig, check_writable
-from mocosfl.manners import setup_logging, user_errors
+from mocosfl.config.hydra_setup import hydra_command
+from mocosfl.config.probe import ProbeConfig
+from mocosfl.system.errors import user_errors
+from mocosfl.system.files import check_writable
+from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
-    from mocosfl.checkpoint import Encoder
-    from mocosfl.run_folder import RunFolder
+    from mocosfl.runs.checkpoint import Encoder
+    from mocosfl.runs.folder import RunFolder
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="linear_probe")
+@hydra_command("linear_probe")
 def main(config: ProbeConfig) -> None:
     """Probe a checkpoint, or with `checkpoint=none run=<run folder>` what that run started from."""
     setup_logging()
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
-        from mocosfl.evaluation.report import table
+        from mocosfl.evaluation.probing import table
         from mocosfl.evaluation.run_probes import log_probes, probe_into
-        from mocosfl.validate import validate_probe
+        from mocosfl.rules.probe import validate_probe
 
         if OmegaConf.is_missing(config, "checkpoint"):
             raise ValueError(
@@ -51,9 +53,9 @@ def main(config: ProbeConfig) -> None:
 
 def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     """Return the encoder, the folder for its results and the run that it belongs to."""
-    from mocosfl.checkpoint import find_checkpoint, read_encoder
-    from mocosfl.run_folder import RunFolder
-    from mocosfl.starting_point import fresh_encoder
+    from mocosfl.runs.checkpoint import find_checkpoint, read_encoder
+    from mocosfl.runs.folder import RunFolder
+    from mocosfl.training.initial_weights import fresh_encoder
 
     if config.checkpoint == "none":
         if config.run is None:

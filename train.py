@@ -2,16 +2,16 @@
 
 import sys
 
-import hydra
+from mocosfl.cli.sweep import Result, name_sweep
+from mocosfl.cli.sweep_record import told_at_end
+from mocosfl.cli.train import run
+from mocosfl.config.command_line import check_simulated, quote_choices
+from mocosfl.config.hydra_setup import hydra_command
+from mocosfl.config.schema import Config
+from mocosfl.system.errors import user_errors
 
-from mocosfl.command import run
-from mocosfl.config import Config
-from mocosfl.manners import check_simulated, quote_choices, user_errors
-from mocosfl.sweep_record import told_at_end
-from mocosfl.sweeps import Result, name_sweep
 
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra_command("config")
 def main(config: Config) -> Result:
     """Train, or go on with `resume=<run folder>`; in a sweep, what the job's folder calls for."""
     return run(config)

@@ -27,7 +27,7 @@ from benchmarks.results import (
     seconds,
     spread,
 )
-from mocosfl.allocator import keep_freed_memory
+from mocosfl.system.device import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRODUCT_SIZE = 4096  # of the square matrices

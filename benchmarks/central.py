@@ -18,17 +18,19 @@ from torch.optim import SGD
 
 from benchmarks.configuration import Run, open_run
 from benchmarks.contest import Pace
-from mocosfl.assembly import compile_networks
-from mocosfl.build import build_federation, pool_size
-from mocosfl.config import Config
+from mocosfl.config.derived import pool_size
+from mocosfl.config.schema import Config
 from mocosfl.data.augmentation import draw_uniforms
 from mocosfl.data.federated_data import FederatedData
-from mocosfl.ema import update_ema
-from mocosfl.federation import Federation, make_optimizer
-from mocosfl.loss import contrastive_loss
-from mocosfl.queue import KeyQueue
-from mocosfl.server import Server
-from mocosfl.step import ClientGroup, Step
+from mocosfl.federation.build import build_federation
+from mocosfl.federation.ema import update_ema
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.loss import contrastive_loss
+from mocosfl.federation.optimizer import make_optimizer
+from mocosfl.federation.queue import KeyQueue
+from mocosfl.federation.server import Server
+from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.training.build import compile_networks
 
 
 class CentralMoco:

@@ -9,12 +9,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from benchmarks.machine import ROOT
-from mocosfl.build import build_federation
-from mocosfl.config import Config
-from mocosfl.federation import Federation
-from mocosfl.manners import quote_choices
-from mocosfl.processor import keep_memory
-from mocosfl.validate import validate
+from mocosfl.config.command_line import quote_choices
+from mocosfl.config.schema import Config
+from mocosfl.federation.build import build_federation
+from mocosfl.federation.federation import Federation
+from mocosfl.rules.validate import validate
+from mocosfl.training.cpu_settings import keep_memory
 
 NUM_CLASSES = 10
 NEVER = 10**9  # steps, rounds or minutes

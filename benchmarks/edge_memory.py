@@ -22,13 +22,14 @@ from torch import nn
 from benchmarks.configuration import compose
 from benchmarks.machine import ROOT
 from benchmarks.results import Table, make_parser, parse, positive, publish, spread
-from mocosfl.build import build_split, view_settings
-from mocosfl.checkpoint import Encoder
-from mocosfl.config import Config
+from mocosfl.config.schema import Config
+from mocosfl.data.view_maker import view_settings
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.exported_head import HeadFacts
-from mocosfl.export import write_head
+from mocosfl.edge.client.exported_head import HeadFacts
+from mocosfl.encoders.export_head import write_head
+from mocosfl.models.build import build_split
+from mocosfl.runs.checkpoint import Encoder
 
 PUBLISHED_IMAGES, PUBLISHED_EPOCHS = 50, 200  # of a client
 PUBLISHED_MEGABYTES = 39.1  # MocoSFL paper, table 1: the smashed data of an image once, in fp32

@@ -32,7 +32,6 @@ def main() -> None:
     # What the client program imports, the network too.
     import grpc.aio  # noqa: F401
 
-    import mocosfl.edge.frozen_head  # noqa: F401
     from mocosfl.edge import federation_pb2 as pb
 
     welcome = pb.Welcome.FromString(welcome_file.read_bytes())
@@ -82,7 +81,7 @@ def run_client(images: NoiseImages, file: Path, welcome: "pb.Welcome", num_steps
     """Load the head and do a client's steps; returns the seconds of one, views included."""
     from mocosfl.edge import federation_pb2 as pb
     from mocosfl.edge import wire
-    from mocosfl.edge.frozen_head import FrozenHead
+    from mocosfl.edge.client.frozen_head import FrozenHead
 
     settings = welcome.settings
     head = FrozenHead(images, file)

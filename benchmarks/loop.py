@@ -20,11 +20,13 @@ from torch.nn import functional as F
 from benchmarks.configuration import Run, compose
 from benchmarks.contest import Pace
 from benchmarks.pil import pil_pipeline, view_of
-from mocosfl.build import batch_sizes, build_federation, pool_size, view_settings
-from mocosfl.config import Config
+from mocosfl.config.derived import batch_sizes, pool_size
+from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.round_plan import plan_round
-from mocosfl.server import Server
+from mocosfl.data.view_maker import view_settings
+from mocosfl.federation.build import build_federation
+from mocosfl.federation.server import Server
 from tests.reference import ReferenceFederation, RingQueue
 
 

@@ -11,14 +11,14 @@ from torch.optim import Optimizer
 from benchmarks.configuration import Run, open_run
 from benchmarks.contest import Pace
 from benchmarks.parts import Parts
-from mocosfl.assembly import build_module
-from mocosfl.data.datamodule import DataModule
 from mocosfl.data.federated_data import FederatedData
-from mocosfl.loggers import open_loggers
-from mocosfl.manners import setup_logging
-from mocosfl.plan import make_plan
-from mocosfl.run_folder import RunFolder
-from mocosfl.trainer import make_trainer
+from mocosfl.overhead.plan import make_plan
+from mocosfl.runs.folder import RunFolder
+from mocosfl.system.logs import setup_logging
+from mocosfl.tracking.loggers import open_loggers
+from mocosfl.training.build import build_module
+from mocosfl.training.data_module import DataModule
+from mocosfl.training.trainer import make_trainer
 
 
 def ours(run: Run, pace: Pace) -> None:

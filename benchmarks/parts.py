@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from benchmarks.contest import synchronise
-from mocosfl import client_pool, server
 from mocosfl.data.loader import StepLoader
 from mocosfl.data.view_maker import ViewMaker
-from mocosfl.federation import Federation
-from mocosfl.step import Step
+from mocosfl.federation import client_pool, server
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.step import Step
 
 REST = "Lightning and the rest"
 PARTS = (

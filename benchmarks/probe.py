@@ -29,10 +29,10 @@ from benchmarks.results import (
     seconds,
     spread,
 )
-from mocosfl.config import ProbeConfig
+from mocosfl.config.probe import ProbeConfig
 from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.probes import LabelledFeatures
-from mocosfl.evaluation.report import probe_features
+from mocosfl.evaluation.probing import probe_features
 from mocosfl.evaluation.run_probes import default_probe_config
 
 NUM_NEIGHBORS = 200  # of the kNN, as published

@@ -30,9 +30,8 @@ from benchmarks.results import (
     ratios,
     spread,
 )
-from mocosfl.build import view_settings
 from mocosfl.data.augmentation import ViewSettings, draw_uniforms
-from mocosfl.data.view_maker import ViewMaker
+from mocosfl.data.view_maker import ViewMaker, view_settings
 
 NUM_VIEWS = 2
 LOADER_BATCH = 100  # images that a worker sends at a time

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mocosfl.encoder import ImageEncoder, load_encoder
+    from mocosfl.encoders.image_encoder import ImageEncoder, load_encoder
 
 __version__ = "0.1.0"
 __all__ = ["ImageEncoder", "__version__", "load_encoder"]
@@ -19,6 +19,6 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         if name not in ("ImageEncoder", "load_encoder"):
             raise AttributeError(f"module 'mocosfl' has no attribute {name!r}")
-        from mocosfl import encoder
+        from mocosfl.encoders import image_encoder as encoder
 
         return getattr(encoder, name)

@@ -4,24 +4,24 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import OmegaConf
 
-from mocosfl.attack_config import AttackConfig, validate_attack
-from mocosfl.config import check_writable
-from mocosfl.manners import setup_logging, user_errors
+from mocosfl.config.attack import AttackConfig
+from mocosfl.config.hydra_setup import hydra_command
+from mocosfl.rules.attack import validate_attack
+from mocosfl.system.errors import user_errors
+from mocosfl.system.files import check_writable
+from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
-    from mocosfl.attack_images import AttackImages
-    from mocosfl.attack_run import AttackResult
-    from mocosfl.checkpoint import Encoder
-    from mocosfl.privacy.comparison import Comparison
-    from mocosfl.run_folder import RunFolder
-
-CONF = Path(__file__).parents[1] / "conf"
+    from mocosfl.privacy.attack.comparison import Comparison
+    from mocosfl.privacy.attack.images import AttackImages
+    from mocosfl.privacy.attack.run import AttackResult
+    from mocosfl.runs.checkpoint import Encoder
+    from mocosfl.runs.folder import RunFolder
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="attack")
+@hydra_command("attack")
 def main(config: AttackConfig) -> None:
     """Attack the head in a checkpoint and write what came out."""
     setup_logging()
@@ -37,10 +37,10 @@ def run_attack(config: AttackConfig) -> None:
             there, or nothing crosses a cut in its run.
     """
     # Imported here, so that --help and typing errors do not wait for torch.
-    from mocosfl.attack_images import choose_images
-    from mocosfl.attack_run import as_table, attack_head, comparisons, to_json
-    from mocosfl.loggers import log_to_wandb
-    from mocosfl.run_folder import write_atomically
+    from mocosfl.privacy.attack.images import choose_images
+    from mocosfl.privacy.attack.run import as_table, attack_head, comparisons, to_json
+    from mocosfl.system.files import write_atomically
+    from mocosfl.tracking.loggers import log_to_wandb
 
     if OmegaConf.is_missing(config, "checkpoint"):
         raise ValueError(
@@ -67,8 +67,8 @@ def run_attack(config: AttackConfig) -> None:
 
 def _choose(config: AttackConfig) -> "tuple[Encoder, Path, RunFolder | None]":
     """Return the encoder, the folder for the results and the run that it belongs to."""
-    from mocosfl.checkpoint import check_head, find_checkpoint, read_encoder
-    from mocosfl.run_folder import RunFolder
+    from mocosfl.runs.checkpoint import check_head, find_checkpoint, read_encoder
+    from mocosfl.runs.folder import RunFolder
 
     path = Path(config.checkpoint)
     file = find_checkpoint(path, config.which)
@@ -114,8 +114,8 @@ def _draw(
     """Draw some victims above what each attack made of them."""
     import torch
 
-    from mocosfl.privacy.comparison import spreads
-    from mocosfl.privacy.reconstruction_pictures import draw_reconstructions
+    from mocosfl.pictures.reconstructions import draw_reconstructions
+    from mocosfl.privacy.attack.comparison import spreads
 
     # An even spread: victims are in the order of their numbers, and that may be by class.
     total = len(images.victims)
@@ -136,7 +136,7 @@ def _draw(
 
 def _summary(found: "dict[str, Comparison]", name: str) -> dict[str, float]:
     """Return the means by logged name; infinite ones too, W&B takes them."""
-    from mocosfl.privacy.comparison import spreads
+    from mocosfl.privacy.attack.comparison import spreads
 
     return {
         f"{name}/{attack.replace(' ', '_')}_{quantity}": spread.mean

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mocosfl.run_folder import write_atomically
+from mocosfl.system.files import write_atomically
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     """Save the dashboard, or write its layout."""
     chosen = _parsed(arguments)
     try:  # the library of the extra is not everybody's
-        from mocosfl.dashboard_layout import make_dashboard
+        from mocosfl.tracking.dashboard_layout import make_dashboard
     except ModuleNotFoundError as error:
         sys.exit(
             f"\nmocosfl: {error.name} is not installed; install it with "

@@ -10,23 +10,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
-
-from mocosfl.config import check_writable
-from mocosfl.embed_config import EmbedConfig, validate_embed, with_folder
-from mocosfl.manners import setup_logging, user_errors
+from mocosfl.config.command_line import with_folder
+from mocosfl.config.embed import EmbedConfig
+from mocosfl.config.hydra_setup import hydra_command
+from mocosfl.rules.embed import validate_embed
+from mocosfl.system.errors import user_errors
+from mocosfl.system.files import check_writable
+from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
-    from mocosfl.embedding import PictureFolder, Unreadable
-    from mocosfl.encoder import ImageEncoder
-    from mocosfl.neighbour_sheet import Shown
-    from mocosfl.neighbours import Neighbours
+    from mocosfl.encoders.embedding import PictureFolder, Unreadable
+    from mocosfl.encoders.image_encoder import ImageEncoder
+    from mocosfl.encoders.neighbours import Neighbours
+    from mocosfl.pictures.neighbours import Shown
 
-CONF = Path(__file__).parents[1] / "conf"
 _SHEET_PIXELS = 128  # of a picture on the sheet, at most
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="embed")
+@hydra_command("embed")
 def main(config: EmbedConfig) -> None:
     """Write the features of a folder of pictures, and which of them are most alike."""
     setup_logging()
@@ -43,9 +44,9 @@ def embed(config: EmbedConfig) -> None:
     """
     validate_embed(config)
     # Imported here, so that --help and typing errors do not wait for torch.
-    from mocosfl.accelerator import chosen_device
-    from mocosfl.embedding import list_pictures, num_threads, write_features
-    from mocosfl.encoder import load_encoder
+    from mocosfl.encoders.embedding import list_pictures, num_threads, write_features
+    from mocosfl.encoders.image_encoder import load_encoder
+    from mocosfl.system.device import chosen_device
 
     pictures = list_pictures(Path(config.images))
     _check_neighbors(config, len(pictures.files))
@@ -72,7 +73,7 @@ def embed(config: EmbedConfig) -> None:
 
 def _say(text: str) -> None:
     """Print a text, whatever the names of files in it; at once, since minutes may follow."""
-    from mocosfl.embedding import printable
+    from mocosfl.encoders.embedding import printable
 
     print(printable(text), flush=True)
 
@@ -93,8 +94,8 @@ def _made(folder: Path) -> Iterator[None]:
 
 def _output_folder(config: EmbedConfig) -> Path:
     """Return the folder for the results: in the run, where `checkpoint` is one or of one."""
-    from mocosfl.checkpoint import find_checkpoint
-    from mocosfl.run_folder import RunFolder
+    from mocosfl.runs.checkpoint import find_checkpoint
+    from mocosfl.runs.folder import RunFolder
 
     images = Path(config.images).resolve()
     file = find_checkpoint(Path(config.checkpoint), config.which)
@@ -142,7 +143,7 @@ def _write_tables(
     folder: Path,
 ) -> None:
     """Write which picture each row is of, and where the features come from."""
-    from mocosfl.run_folder import write_atomically
+    from mocosfl.system.files import write_atomically
 
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
@@ -182,8 +183,8 @@ def _draw_sheet(
     """Draw `neighbours.png`, or with `num_neighbors=0` remove an older one."""
     import numpy as np
 
-    from mocosfl.neighbour_sheet import SheetRow, draw_neighbours
-    from mocosfl.neighbours import choose_queries, nearest_neighbours
+    from mocosfl.encoders.neighbours import choose_queries, nearest_neighbours
+    from mocosfl.pictures.neighbours import SheetRow, draw_neighbours
 
     file = folder / "neighbours.png"
     if config.num_neighbors == 0:
@@ -208,7 +209,7 @@ def _draw_sheet(
 def _shown(pictures: "PictureFolder", row: int) -> "Shown":
     """Return a picture for the sheet: what the encoder sees of it, in more pixels."""
     from mocosfl.data.image_folder import blamed_on, fit_square, open_upright
-    from mocosfl.neighbour_sheet import Shown
+    from mocosfl.pictures.neighbours import Shown
 
     file = pictures.files[row]
     with blamed_on("images"):  # one that has changed since its features were made

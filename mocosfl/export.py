@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mocosfl.config import check_writable
-from mocosfl.manners import user_errors
+from mocosfl.system.errors import user_errors
+from mocosfl.system.files import check_writable
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mocosfl.checkpoint import Encoder
-    from mocosfl.edge.exported_head import HeadFacts
-    from mocosfl.parity import Parity, Runner
+    from mocosfl.edge.client.exported_head import HeadFacts
+    from mocosfl.encoders.parity import Parity, Runner
+    from mocosfl.runs.checkpoint import Encoder
 
 
 class Exported(NamedTuple):
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
 def _export_encoder(options: argparse.Namespace) -> None:
     """Write an encoder; say what was written and how to use it."""
     # Imported here, so that --help and typing errors do not wait for torch.
-    from mocosfl.encoder_export import export_encoder
+    from mocosfl.encoders.export_encoder import export_encoder
 
     encoder, files, checked_on = export_encoder(
         options.checkpoint,
@@ -142,7 +142,7 @@ def export_head(checkpoint: Path, out: Path, *, which: str = "last") -> Exported
         ValueError: it is none of ours, has no head, `out` can't be written, or the file's outputs
             are not the head's.
     """
-    from mocosfl.checkpoint import check_head, find_checkpoint, read_encoder
+    from mocosfl.runs.checkpoint import check_head, find_checkpoint, read_encoder
 
     check_writable(out.parent, "--out")
     encoder = read_encoder(find_checkpoint(checkpoint, which))
@@ -155,15 +155,15 @@ def write_head(encoder: "Encoder", out: Path) -> Exported:
     try:
         import onnx
 
-        from mocosfl.edge.exported_head import INPUT, OUTPUT, ExportedHead
-        from mocosfl.onnx_graph import to_onnx
+        from mocosfl.edge.client.exported_head import INPUT, OUTPUT, ExportedHead
+        from mocosfl.encoders.onnx_graph import to_onnx
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{error.name} is not installed, and an export needs it: pip install -e '.[edge]'"
         ) from error
     import torch
 
-    from mocosfl.parity import NUM_RANDOM, write_checked
+    from mocosfl.encoders.parity import NUM_RANDOM, write_checked
 
     head: nn.Module = encoder.network[0]  # type: ignore[index]  # the head, then the trunk
     size = encoder.config.dataset.image_size
@@ -187,7 +187,7 @@ def write_head(encoder: "Encoder", out: Path) -> Exported:
 def _facts(encoder: "Encoder", head: "nn.Module", shape: tuple[int, int, int]) -> "HeadFacts":
     from torch.nn.utils import parameters_to_vector
 
-    from mocosfl.edge.exported_head import HeadFacts
+    from mocosfl.edge.client.exported_head import HeadFacts
     from mocosfl.edge.wire import head_digest
 
     config = encoder.config

@@ -8,8 +8,8 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from mocosfl.metrics_log import read_metrics
-from mocosfl.run_folder import RunFolder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_metrics
 
 
 def read(path: Path) -> dict[str, Any]:

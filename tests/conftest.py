@@ -18,11 +18,11 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from mocosfl.config import Config
-from mocosfl.manners import quote_choices
-from mocosfl.run_folder import RunFolder
+from mocosfl.config.command_line import quote_choices
+from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.schema import Config
+from mocosfl.runs.folder import RunFolder
 
-CONF = Path(__file__).parents[1] / "conf"
 Compose = Callable[[Sequence[str]], Config]
 
 
@@ -138,7 +138,7 @@ def compose_quick(compose: Compose) -> Compose:
 @pytest.fixture(scope="session")
 def quick_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Train the quick run, once for all tests: read it, and copy its folder to change it."""
-    from mocosfl.training import train
+    from mocosfl.training.run import train
 
     folder = RunFolder(tmp_path_factory.mktemp("quick") / "run")
     config = copy.deepcopy(_composed((f"data_dir={data_dir}", *QUICK)))

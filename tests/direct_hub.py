@@ -8,10 +8,10 @@ import numpy as np
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.dialogue import Pair
-from mocosfl.edge.ledger import Ledger
-from mocosfl.edge.own_images import OwnImages
-from mocosfl.edge.training_head import TrainingHead
+from mocosfl.edge.client.own_images import OwnImages
+from mocosfl.edge.client.training_head import TrainingHead
+from mocosfl.edge.server.dialogue import Pair
+from mocosfl.edge.server.ledger import Ledger
 
 
 class DirectHub:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mocosfl.config import Config
-from mocosfl.edge_config import EdgeConfig
+from mocosfl.config.edge import EdgeConfig
+from mocosfl.config.schema import Config
 
 ROOT = Path(__file__).parents[1]
 SESSIONS = ROOT / "tests" / "edge_sessions.py"
@@ -54,9 +54,7 @@ def with_edge(config: Config, **changes: Any) -> Config:
 
 def deal(config: Config, folder: Path) -> Path:
     """Write the images that a simulation deals to each client, folder/<id>/images.npy."""
-    from mocosfl.data.federated_data import (
-        FederatedData,  # tests without a training do without torch
-    )
+    from mocosfl.data.federated_data import FederatedData
 
     data = FederatedData(config)
     for client in range(config.clients.num_clients):

@@ -16,11 +16,11 @@ from golden_traces import Trace, load_trace, views
 from torch import Tensor
 
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge.connection import Server
+from mocosfl.edge.client.connection import Server
+from mocosfl.edge.client.own_images import OwnImages
+from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.training_head import TrainingHead
 from mocosfl.edge.credentials import read_credentials
-from mocosfl.edge.own_images import OwnImages
-from mocosfl.edge.session import run_session
-from mocosfl.edge.training_head import TrainingHead
 
 
 class TracedHead(TrainingHead):

@@ -14,9 +14,9 @@ from edge_federation import edge
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.credentials import Credentials
-from mocosfl.edge.dialogue import Expectation
-from mocosfl.edge.hub import Hub
-from mocosfl.edge.streams import Guest
+from mocosfl.edge.server.dialogue import Expectation
+from mocosfl.edge.server.hub import Hub
+from mocosfl.edge.server.streams import Guest
 from mocosfl.edge.wire import Floats
 
 SHAPE = (2, 1, 2, 2)  # of the smashed data: b = 2

@@ -13,10 +13,10 @@ from conftest import QUICK
 from edge_federation import ROOT, deal, free_port, start_sessions
 from edge_hub import wait_until
 
-from mocosfl.config import Config
+from mocosfl.config.schema import Config
 from mocosfl.edge.certificates import make_certificates
-from mocosfl.metrics_log import read_metrics
-from mocosfl.run_folder import RunFolder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_metrics
 
 SMALL = [
     "clients.num_clients=3",

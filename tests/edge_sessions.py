@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge.connection import Server
+from mocosfl.edge.client.connection import Server
+from mocosfl.edge.client.own_images import OwnImages
+from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.training_head import TrainingHead
 from mocosfl.edge.credentials import read_credentials
-from mocosfl.edge.own_images import OwnImages
-from mocosfl.edge.session import run_session
-from mocosfl.edge.training_head import TrainingHead
 from mocosfl.edge.wire import Floats
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mocosfl.build import build_split
-from mocosfl.checkpoint import Encoder
-from mocosfl.config import Config
-from mocosfl.export import write_head
+from mocosfl.config.schema import Config
+from mocosfl.encoders.export_head import write_head
+from mocosfl.models.build import build_split
+from mocosfl.runs.checkpoint import Encoder
 
 SMALL = ["dataset=cifar10", "backbone.width=8", "split=cut2_c4s2"]
 """Overrides of a small network: 3 x 32 x 32 -> 4 x 16 x 16."""

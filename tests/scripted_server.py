@@ -10,7 +10,7 @@ import numpy as np
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.connection import Server
+from mocosfl.edge.client.connection import Server
 
 SHAPE = (2, 1, 2, 2)  # of the smashed data: b = 2
 SETTINGS = pb.Settings(

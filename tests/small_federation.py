@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mocosfl.averaging import Averager
-from mocosfl.client_pool import ClientPool
-from mocosfl.federation import Federation, make_optimizer
+from mocosfl.federation.averaging import Averager
+from mocosfl.federation.client_pool import ClientPool
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.optimizer import make_optimizer
+from mocosfl.federation.queue import KeyQueue
+from mocosfl.federation.server import Server, ServerOutput
+from mocosfl.federation.step import ClientGroup, Step
 from mocosfl.models.projector import Projector
 from mocosfl.models.split import Split, split_backbone
-from mocosfl.queue import KeyQueue
-from mocosfl.server import Server, ServerOutput
-from mocosfl.step import ClientGroup, Step
 
 WIDTH, SIZE, DIM = 8, 8, 6
 TEMPERATURE, TAU = 0.1, 0.9  # tau far from 1, so that momentum copies move visibly

@@ -6,8 +6,8 @@ import sys
 import pytest
 from conftest import Compose
 
-from mocosfl.allocator import keep_freed_memory
-from mocosfl.processor import keep_memory
+from mocosfl.system.device import keep_freed_memory
+from mocosfl.training.cpu_settings import keep_memory
 
 FAULTS = """
 import resource
@@ -15,7 +15,7 @@ import sys
 
 import torch
 
-from mocosfl.allocator import keep_freed_memory
+from mocosfl.system.device import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -51,7 +51,7 @@ def test_memory_that_is_kept_costs_no_new_pages() -> None:
 
 
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mocosfl.allocator.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("mocosfl.system.device.ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False
 
 
@@ -60,6 +60,6 @@ def test_a_run_keeps_memory_only_where_it_is_told_to(
     compose_quick: Compose, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     calls = []
-    monkeypatch.setattr("mocosfl.processor.keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr("mocosfl.training.cpu_settings.keep_freed_memory", lambda: calls.append(1))
     keep_memory(compose_quick([f"trainer.keep_freed_memory={wanted}"]))
     assert len(calls) == wanted

@@ -19,13 +19,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from mocosfl import loggers
 from mocosfl.attack import run_attack
-from mocosfl.attack_config import AttackConfig, validate_attack
-from mocosfl.attack_images import choose_images
-from mocosfl.checkpoint import read_encoder
+from mocosfl.config.attack import AttackConfig
 from mocosfl.data.partition import Partition
-from mocosfl.run_folder import RunFolder
+from mocosfl.privacy.attack.images import choose_images
+from mocosfl.rules.attack import validate_attack
+from mocosfl.runs.checkpoint import read_encoder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.tracking import loggers
 
 QUICK_ATTACK = (
     "accelerator=cpu",

@@ -8,12 +8,12 @@ import torch
 from small_federation import SIZE, make_federation, make_split, make_step, make_views, one_group
 from torch import Tensor, nn
 
-from mocosfl.federation import Federation
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.step import ClientGroup
 from mocosfl.models.split import Bottleneck
 from mocosfl.privacy.attackers import AttackerPool, Regulariser, decoder_lr_factor
 from mocosfl.privacy.decoders import build_decoder
 from mocosfl.privacy.ssim import ssim
-from mocosfl.step import ClientGroup
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 LR = 0.01

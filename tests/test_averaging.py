@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mocosfl.averaging import Averager, divergences, mean_of_rows, spread
+from mocosfl.federation.averaging import Averager, divergences, mean_of_rows, spread
 
 
 def test_weighted_mean_is_the_sum_of_weighted_rows() -> None:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from conftest import Compose, changed
 
-from mocosfl.assembly import build_module
-from mocosfl.checkpoint import (
+from mocosfl.runs.checkpoint import (
     check_same_run,
     config_of,
     find_checkpoint,
@@ -15,8 +14,9 @@ from mocosfl.checkpoint import (
     read_checkpoint,
     read_encoder,
 )
-from mocosfl.run_folder import RunFolder
-from mocosfl.starting_point import fresh_encoder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.build import build_module
+from mocosfl.training.initial_weights import fresh_encoder
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from small_federation import TAU, make_federation, make_split, make_views, one_g
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from mocosfl.averaging import Averager, mean_of_rows
-from mocosfl.client_pool import ClientPool, Smashed
-from mocosfl.client_rows import ClientRows
-from mocosfl.folding import stacked_state
+from mocosfl.federation.averaging import Averager, mean_of_rows
+from mocosfl.federation.client_bank import ClientRows
+from mocosfl.federation.client_pool import ClientPool, Smashed
+from mocosfl.federation.folding import stacked_state
 
 NUM_CLIENTS = 5
 KINDS = ("online", "momentum", "sgd")

@@ -8,10 +8,10 @@ import pytest
 from conftest import Compose
 from omegaconf import OmegaConf
 
-from mocosfl.closing import closing_words
-from mocosfl.config import TaressflMode
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.config.choices import TaressflMode
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.records import closing_words
+from mocosfl.training.run import train
 
 
 def test_run_ends_with_where_everything_is_and_what_to_try(

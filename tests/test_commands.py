@@ -23,8 +23,8 @@ from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 from PIL import Image
 
-from mocosfl.metrics_log import read_metrics
-from mocosfl.run_folder import RunFolder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_metrics
 
 ROOT = CONF.parent
 GROUPS = [folder.name for folder in CONF.iterdir() if folder.is_dir()]

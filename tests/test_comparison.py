@@ -10,7 +10,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from mocosfl.privacy.comparison import compare, psnr, spread, spreads
+from mocosfl.privacy.attack.comparison import compare, psnr, spread, spreads
 from mocosfl.privacy.ssim import ssim
 
 

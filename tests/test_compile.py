@@ -9,10 +9,10 @@ import torch
 from checkpoints import read
 from conftest import Compose
 
-from mocosfl.assembly import build_module
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
-from mocosfl.validate import validate
+from mocosfl.rules.validate import validate
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.build import build_module
+from mocosfl.training.run import train
 
 
 # torch.compile looks at gradients it may not look at; it hides the warnings unless they are errors.

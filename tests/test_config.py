@@ -12,19 +12,16 @@ from hydra import initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from mocosfl.config import (
-    PartitionKind,
-    Schedule,
-    Symmetric,
-    TaressflMode,
-    choose_run_dir,
+from mocosfl.config.choices import PartitionKind, Schedule, Symmetric, TaressflMode
+from mocosfl.config.command_line import quote_choices
+from mocosfl.config.hydra_setup import choose_run_dir
+from mocosfl.config.published import (
     published_batch_size,
     published_participation,
     published_rounds,
     published_syncs_per_round,
 )
-from mocosfl.manners import quote_choices
-from mocosfl.validate import validate
+from mocosfl.rules.validate import validate
 
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 # What the user has to give for the data sets that are his own.

@@ -19,7 +19,7 @@ from generated_pages.configuration import (
 )
 from generated_pages.schema import Field, Schema, read_schema
 
-from mocosfl import config as schema_module
+from mocosfl.config import schema as schema_module
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from mocosfl import dashboard, wandb_run
+from mocosfl import dashboard
 from mocosfl.evaluation.run_probes import EMBEDDING_MAP
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.wandb_labels import flat_settings
-from mocosfl.wandb_run import best_values, overhead_values
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.tracking import wandb_run
+from mocosfl.tracking.wandb_labels import flat_settings
+from mocosfl.tracking.wandb_run import best_values, overhead_values
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from test_loader import RANDOM
 from torch import Tensor
 from torch.nn import AdaptiveAvgPool2d, Flatten, Sequential
 
-from mocosfl.checkpoint import read_encoder
-from mocosfl.data import pictures
+from mocosfl.data import picture_array as pictures
 from mocosfl.data.augmentation import (
     NUM_UNIFORMS,
     ViewSettings,
@@ -25,12 +24,13 @@ from mocosfl.data.augmentation import (
     parameters_from_uniforms,
 )
 from mocosfl.data.image_folder import decode_picture
-from mocosfl.data.pictures import PictureArray, PictureViewMaker
+from mocosfl.data.picture_array import PictureArray, PictureViewMaker
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.evaluation.features import extract_features
-from mocosfl.evaluation.report import dataset_of
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.evaluation.probing import dataset_of
+from mocosfl.runs.checkpoint import read_encoder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.run import train
 
 SIZE = 16
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]

@@ -22,15 +22,16 @@ from conftest import Compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from mocosfl import further_rank
-from mocosfl.callbacks import Curves, LastCheckpoint
-from mocosfl.collapse import read_collapses
-from mocosfl.ranks import Ranks
-from mocosfl.run_folder import RunFolder
-from mocosfl.server import Server, ServerOutput, SmashedStep
-from mocosfl.stopped import TrainingStopped
-from mocosfl.training import train
-from mocosfl.workers import Job, WorkerFailed, further_processes
+from mocosfl.federation.ranks import Ranks
+from mocosfl.federation.server import Server, ServerOutput, SmashedStep
+from mocosfl.runs.folder import RunFolder
+from mocosfl.system.errors import TrainingStopped
+from mocosfl.training.callbacks.checkpoints import LastCheckpoint
+from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.collapse import read_collapses
+from mocosfl.training.processes import further_rank
+from mocosfl.training.processes.workers import Job, WorkerFailed, further_processes
+from mocosfl.training.run import train
 
 ROOT = Path(__file__).parents[1]
 EXACT = ["trainer.precision=fp64"]
@@ -178,7 +179,7 @@ def test_run_of_two_processes_broken_off_ends_as_if_it_never_was(
 
 def test_clock_of_several_processes_is_asked_at_some_steps_alone(monkeypatch: pytest.MonkeyPatch):
     clock, asked = [0.0], []
-    monkeypatch.setattr("mocosfl.callbacks.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("mocosfl.training.callbacks.checkpoints.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(Ranks, "decided_by_first", lambda _, late: asked.append(late) or late)
     saving = LastCheckpoint(Path("x"), every_steps=100, every_minutes=1, ask_every_steps=10)
     clock[0] = 61.0
@@ -337,9 +338,9 @@ def test_sigterm_ends_all_processes_in_training(
         "import sys\n"
         "from pathlib import Path\n"
         "from omegaconf import OmegaConf\n"
-        "from mocosfl.config import Config\n"
-        "from mocosfl.run_folder import RunFolder\n"
-        "from mocosfl.training import train\n"
+        "from mocosfl.config.hydra_setup import Config\n"
+        "from mocosfl.runs.folder import RunFolder\n"
+        "from mocosfl.training.run import train\n"
         "if __name__ == '__main__':\n"
         "    schema = OmegaConf.structured(Config)\n"
         "    config = OmegaConf.merge(schema, OmegaConf.load(sys.argv[1]))\n"

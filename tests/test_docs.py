@@ -26,9 +26,9 @@ from picture_folders import write_digits
 from PIL import Image
 from test_experiments import TWO_STEPS, composed, jobs
 
-from mocosfl.embed_config import with_folder
-from mocosfl.metrics_log import read_metrics
-from mocosfl.run_folder import RunFolder
+from mocosfl.config.command_line import with_folder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_metrics
 
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"

@@ -9,12 +9,12 @@ from cryptography import x509
 from scripted_server import Talk, run, serving
 from test_edge_session import RecordingHead
 
-from mocosfl.edge import connection
 from mocosfl.edge.certificates import main, make_certificates
-from mocosfl.edge.connection import GaveUp, Server
+from mocosfl.edge.client import connection
+from mocosfl.edge.client.connection import GaveUp, Server
+from mocosfl.edge.client.session import run_session
 from mocosfl.edge.credentials import read_credentials
 from mocosfl.edge.identity import client_of, common_name
-from mocosfl.edge.session import run_session
 
 NAMES = ("localhost", "127.0.0.1", "::1", "lab.example")
 

@@ -10,11 +10,11 @@ import pytest
 from edge_federation import ROOT, deal, ended, with_edge
 from test_real_data import DATA_DIR, pytestmark
 
-from mocosfl.config import Config
+from mocosfl.config.schema import Config
 from mocosfl.edge.certificates import make_certificates
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.training.run import train
 
 __all__ = ["pytestmark"]  # slow, and skipped by name without the data
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from scripted_server import Talk, run, serving, step
 
-from mocosfl.edge import client, wire
 from mocosfl.edge import federation_pb2 as pb
+from mocosfl.edge import wire
 from mocosfl.edge.certificates import make_certificates
-from mocosfl.edge.connection import Server
+from mocosfl.edge.client import __main__ as client
+from mocosfl.edge.client.connection import Server
 from mocosfl.edge.credentials import read_credentials
 
 ROOT = Path(__file__).parents[1]

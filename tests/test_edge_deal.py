@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mocosfl.config.hydra_setup import composed
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.edge.deal import main
-from mocosfl.overhead.__main__ import composed
 
 
 @pytest.fixture

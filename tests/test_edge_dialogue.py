@@ -9,8 +9,8 @@ from edge_hub import NUM_PARAMETERS, SHAPE, expectation, head, hello, smashed, t
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.dialogue import KEPT, SMASHED, WEIGHTS, Dialogue
-from mocosfl.edge.ledger import Account, Ledger
+from mocosfl.edge.server.dialogue import KEPT, SMASHED, WEIGHTS, Dialogue
+from mocosfl.edge.server.ledger import Account, Ledger
 
 
 class Talk:

@@ -30,9 +30,10 @@ from edge_hub import (
 from mutations import ROWS, mutated_messages
 
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge import streams, wire
+from mocosfl.edge import wire
 from mocosfl.edge.certificates import make_certificates
 from mocosfl.edge.credentials import Credentials, read_credentials
+from mocosfl.edge.server import streams
 
 
 @pytest.fixture(scope="module")
@@ -448,7 +449,7 @@ def test_start_is_waited_for_no_longer_than_is_told():
 def test_below_min_clients_a_step_waits_and_says_so(
     pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("mocosfl.edge.questions.WAITING_WORD_SECONDS", 0.1)
+    monkeypatch.setattr("mocosfl.edge.server.questions.WAITING_WORD_SECONDS", 0.1)
     caplog.set_level("INFO")
     values = {"step_deadline_seconds": 0.1}
     with open_hub(3, min_clients=2, **values) as hub:

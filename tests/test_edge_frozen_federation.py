@@ -11,11 +11,11 @@ from conftest import Compose
 from edge_federation import deal, ended, with_edge
 from test_edge_frozen_head import device_path
 
-from mocosfl.export import write_head
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.starting_point import fresh_encoder
-from mocosfl.training import train
+from mocosfl.encoders.export_head import write_head
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.training.initial_weights import fresh_encoder
+from mocosfl.training.run import train
 
 FROZEN = [
     "clients.num_clients=4",
@@ -30,10 +30,10 @@ PROGRAM = """
 import asyncio, json, sys
 sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
-from mocosfl.edge.connection import Server
-from mocosfl.edge.frozen_head import FrozenHead
-from mocosfl.edge.own_images import OwnImages
-from mocosfl.edge.session import run_session
+from mocosfl.edge.client.connection import Server
+from mocosfl.edge.client.frozen_head import FrozenHead
+from mocosfl.edge.client.own_images import OwnImages
+from mocosfl.edge.client.session import run_session
 
 async def one(client):
     images = OwnImages(Path(sys.argv[3]) / str(client))

@@ -22,11 +22,11 @@ from mocosfl.data.augmentation import ViewParameters as TorchParameters
 from mocosfl.data.augmentation import make_views
 from mocosfl.data.round_plan import client_order
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge import pillow_views
-from mocosfl.edge.exported_head import ExportedHead
-from mocosfl.edge.frozen_head import FrozenHead
+from mocosfl.edge.client import pillow_views
+from mocosfl.edge.client.exported_head import ExportedHead
+from mocosfl.edge.client.frozen_head import FrozenHead
 from mocosfl.edge.wire import PROTOCOL, Refusal
-from mocosfl.randomness import numpy_generator
+from mocosfl.system.randomness import numpy_generator
 
 NUM_IMAGES, CLIENT, SEED, BATCH, STEPS = 7, 3, 11, 2, 3
 VIEWS = pb.Views(**asdict(SETTINGS))
@@ -240,7 +240,7 @@ sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
 import numpy as np
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge.frozen_head import FrozenHead
+from mocosfl.edge.client.frozen_head import FrozenHead
 
 class Pictures:
     pixels = np.load(sys.argv[3])
@@ -288,10 +288,10 @@ def test_it_runs_where_torch_is_not_installed(
         "mocosfl.data.partition",
         "mocosfl.data.round_plan",
         "mocosfl.edge",
-        "mocosfl.edge.exported_head",
+        "mocosfl.edge.client.exported_head",
         "mocosfl.edge.federation_pb2",
-        "mocosfl.edge.frozen_head",
-        "mocosfl.edge.pillow_views",
+        "mocosfl.edge.client.frozen_head",
+        "mocosfl.edge.client.pillow_views",
         "mocosfl.edge.wire",
-        "mocosfl.randomness",
+        "mocosfl.system.randomness",
     ]

@@ -30,14 +30,14 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.certificates import make_certificates
 from mocosfl.edge.credentials import read_credentials
-from mocosfl.edge.guests import expectation
-from mocosfl.edge.hub import Hub
-from mocosfl.edge.networked_module import NetworkedMocoSFL
-from mocosfl.edge.remote import NetworkedFederation
-from mocosfl.edge.streams import Guest
-from mocosfl.federation import Federation
-from mocosfl.server import SmashedStep
-from mocosfl.step import Step
+from mocosfl.edge.server.client_settings import expectation
+from mocosfl.edge.server.hub import Hub
+from mocosfl.edge.server.networked_federation import NetworkedFederation
+from mocosfl.edge.server.networked_module import NetworkedMocoSFL
+from mocosfl.edge.server.streams import Guest
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.server import SmashedStep
+from mocosfl.federation.step import Step
 
 NUM_PROCESSES = 4
 MOST_CLIENTS = 6

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mocosfl.data.image_folder import decode_picture
-from mocosfl.edge.own_images import OwnImages
+from mocosfl.edge.client.own_images import OwnImages
 
 
 def pixels(*shape: int) -> Any:

@@ -14,9 +14,9 @@ from test_augmentation import MEAN, SETTINGS, STD, STILL
 from mocosfl.data import augmentation, image_operations
 from mocosfl.data.augmentation import ViewSettings
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge import pillow_views
-from mocosfl.edge.pillow_views import ViewParameters
-from mocosfl.randomness import numpy_generator
+from mocosfl.edge.client import pillow_views
+from mocosfl.edge.client.pillow_views import ViewParameters
+from mocosfl.system.randomness import numpy_generator
 
 NUM_DRAWN = 3000
 # Of a test that compares two samples of one distribution; seeds are fixed, so it never fails by

@@ -17,12 +17,12 @@ from edge_hub import Stream, hello, wait_until
 from edge_processes import SMALL, make_machines
 from mutations import mutated_messages
 
-from mocosfl.config import Config
+from mocosfl.config.schema import Config
 from mocosfl.data.loader import StepLoader
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.step import Step, rows_by_group
-from mocosfl.training import train
+from mocosfl.federation.step import Step, rows_by_group
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.training.run import train
 
 pytestmark = pytest.mark.slow
 log = logging.getLogger(__name__)

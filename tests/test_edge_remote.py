@@ -10,13 +10,13 @@ import torch
 from direct_hub import DirectHub
 from edge_federation import deal, with_edge
 
-from mocosfl.checkpoint import read_checkpoint
-from mocosfl.config import Config
-from mocosfl.edge import assembly
-from mocosfl.edge.networked_module import NetworkedMocoSFL
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.config.schema import Config
+from mocosfl.edge.server import deployment as assembly
+from mocosfl.edge.server.networked_module import NetworkedMocoSFL
+from mocosfl.runs.checkpoint import read_checkpoint
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.training.run import train
 
 Compose = Callable[[Sequence[str]], Config]
 SMALL = [

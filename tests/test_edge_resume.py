@@ -13,10 +13,10 @@ from checkpoints import differences, read
 from edge_federation import ended, start_sessions, tallies, with_edge
 from edge_processes import SMALL, make_machines
 
-from mocosfl.config import Config
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.config.schema import Config
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.training.run import train
 
 pytestmark = pytest.mark.slow
 log = logging.getLogger(__name__)

@@ -11,18 +11,19 @@ from edge_federation import with_edge
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from mocosfl.command import run
-from mocosfl.config import Config
-from mocosfl.edge.guests import make_guests
-from mocosfl.edge_rules import parse_address
-from mocosfl.manners import check_simulated
-from mocosfl.overhead.__main__ import composed
+from mocosfl.cli.train import run
+from mocosfl.config.command_line import check_simulated
+from mocosfl.config.hydra_setup import composed
+from mocosfl.config.schema import Config
+from mocosfl.edge.server.client_settings import make_guests
 from mocosfl.overhead.network import build_network
+from mocosfl.overhead.plan import make_plan
+from mocosfl.overhead.plan_in_words import describe
 from mocosfl.overhead.traffic import rates
-from mocosfl.plan import describe, make_plan
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
-from mocosfl.validate import validate
+from mocosfl.rules.edge import parse_address
+from mocosfl.rules.validate import validate
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.run import train
 
 Compose = Callable[[Sequence[str]], Config]
 CONF = Path(__file__).parents[1] / "conf"
@@ -124,9 +125,9 @@ def test_networked_run_is_not_resumed_as_a_simulation(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("mocosfl.command.in_sweep", lambda: False)
+    monkeypatch.setattr("mocosfl.cli.train.in_sweep", lambda: False)
     overrides = SimpleNamespace(overrides=SimpleNamespace(task=[f"resume={tmp_path}"]))
-    monkeypatch.setattr("mocosfl.command.HydraConfig", SimpleNamespace(get=lambda: overrides))
+    monkeypatch.setattr("mocosfl.cli.train.HydraConfig", SimpleNamespace(get=lambda: overrides))
     RunFolder(tmp_path).save_config(with_edge(compose_quick([])))
     config = compose_quick([])
     config.resume = str(tmp_path)

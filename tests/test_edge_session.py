@@ -23,14 +23,15 @@ from scripted_server import (
     welcome,
 )
 
-from mocosfl.edge import connection, conversation, wire
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge.client_head import ClientHead
-from mocosfl.edge.connection import GaveUp, Retry, Server
-from mocosfl.edge.conversation import NotWanted
-from mocosfl.edge.server_checks import check_welcome
-from mocosfl.edge.session import run_session
-from mocosfl.edge.tally import Tally
+from mocosfl.edge import wire
+from mocosfl.edge.client import connection, conversation
+from mocosfl.edge.client.connection import GaveUp, Retry, Server
+from mocosfl.edge.client.conversation import NotWanted
+from mocosfl.edge.client.head import ClientHead
+from mocosfl.edge.client.server_checks import check_welcome
+from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.tally import Tally
 from mocosfl.edge.wire import Floats
 
 
@@ -534,7 +535,8 @@ def test_no_message_is_kept_alive_while_the_next_is_waited_for(
 
 def test_a_client_starts_without_torch() -> None:
     code = (
-        "import sys, mocosfl.edge.client, mocosfl.edge.session, mocosfl.edge.own_images\n"
+        "import sys, mocosfl.edge.client.__main__, mocosfl.edge.client.session\n"
+        "import mocosfl.edge.client.own_images\n"
         "import mocosfl.data.round_plan, mocosfl.edge.credentials\n"
         "heavy = {'torch', 'torchvision', 'hydra', 'omegaconf', 'pytorch_lightning', 'scipy'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"

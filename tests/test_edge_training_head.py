@@ -11,18 +11,20 @@ from conftest import Compose
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mocosfl.build import build_federation, view_settings
-from mocosfl.config import Config
+from mocosfl.config.schema import Config
 from mocosfl.data.augmentation import ViewSettings
 from mocosfl.data.federated_data import FederatedData
+from mocosfl.data.view_maker import view_settings
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.own_images import OwnImages
-from mocosfl.edge.training_head import TrainingHead
+from mocosfl.edge.client.own_images import OwnImages
+from mocosfl.edge.client.training_head import TrainingHead
 from mocosfl.edge.wire import Floats, Refusal
-from mocosfl.federation import Federation, make_optimizer
+from mocosfl.federation.build import build_federation
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.optimizer import make_optimizer
+from mocosfl.federation.step import Step
 from mocosfl.models.whole_network import WholeNetwork
-from mocosfl.step import Step
 
 CLIENT = 2  # the one whose part is played
 NUM_STEPS = 6

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mocosfl.ema import update_ema
+from mocosfl.federation.ema import update_ema
 
 
 def linear(value: float) -> nn.Linear:

@@ -23,13 +23,15 @@ from picture_folders import write_digits
 from PIL import Image
 
 import mocosfl
-from mocosfl import embedding
+from mocosfl.config.command_line import with_folder
+from mocosfl.config.embed import EmbedConfig
 from mocosfl.embed import _output_folder, embed
-from mocosfl.embed_config import EmbedConfig, validate_embed, with_folder
-from mocosfl.embedding import list_pictures, write_features
-from mocosfl.neighbour_sheet import SheetRow, Shown, draw_neighbours
-from mocosfl.neighbours import choose_queries, nearest_neighbours
-from mocosfl.run_folder import RunFolder
+from mocosfl.encoders import embedding
+from mocosfl.encoders.embedding import list_pictures, write_features
+from mocosfl.encoders.neighbours import choose_queries, nearest_neighbours
+from mocosfl.pictures.neighbours import SheetRow, Shown, draw_neighbours
+from mocosfl.rules.embed import validate_embed
+from mocosfl.runs.folder import RunFolder
 
 
 @lru_cache
@@ -225,7 +227,7 @@ def test_names_that_are_not_utf8_are_written_with_escapes(tmp_path: Path):
 
 @pytest.mark.parametrize("block", [3, 5, 100])
 def test_neighbours_are_those_of_all_similarities(monkeypatch: pytest.MonkeyPatch, block: int):
-    monkeypatch.setattr("mocosfl.neighbours._BLOCK_ROWS", block)
+    monkeypatch.setattr("mocosfl.encoders.neighbours._BLOCK_ROWS", block)
     features = np.random.default_rng(0).normal(size=(17, 4)).astype(np.float32)
     directions = features / np.linalg.norm(features, axis=1, keepdims=True)
     similarity = directions @ directions.T

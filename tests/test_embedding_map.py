@@ -9,10 +9,10 @@ import torch
 from conftest import CONF
 from hydra import compose, initialize_config_dir
 
-from mocosfl.config import ProbeConfig
+from mocosfl.config.probe import ProbeConfig
 from mocosfl.evaluation.embedding_map import EmbeddingMap, map_features, write_map
 from mocosfl.evaluation.probes import LabelledFeatures
-from mocosfl.validate import validate_probe
+from mocosfl.rules.probe import validate_probe
 
 
 def _three_classes(number: int) -> LabelledFeatures:

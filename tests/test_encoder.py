@@ -15,14 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import mocosfl
-from mocosfl.checkpoint import read_encoder
 from mocosfl.data.image_folder import decode_picture
-from mocosfl.encoder import ImageEncoder, image_encoder
-from mocosfl.encoder_facts import facts_from_metadata
-from mocosfl.encoder_file import read_encoder_file, write_encoder_file
+from mocosfl.encoders.facts import facts_from_metadata
+from mocosfl.encoders.image_encoder import ImageEncoder, image_encoder
+from mocosfl.encoders.safetensors_file import read_encoder_file, write_encoder_file
 from mocosfl.evaluation.features import extract_features
-from mocosfl.evaluation.report import dataset_of
-from mocosfl.run_folder import RunFolder
+from mocosfl.evaluation.probing import dataset_of
+from mocosfl.runs.checkpoint import read_encoder
+from mocosfl.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

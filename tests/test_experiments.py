@@ -12,12 +12,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from mocosfl import attack_config  # noqa: F401  (registers the attack's schema)
-from mocosfl.manners import quote_choices
-from mocosfl.run_folder import RunFolder
-from mocosfl.sweeps import job_folder
-from mocosfl.training import train
-from mocosfl.validate import validate
+from mocosfl.config.command_line import quote_choices
+from mocosfl.config.identity import job_folder
+from mocosfl.rules.validate import validate
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.run import train
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 EXPERIMENTS.remove("none")

@@ -11,17 +11,17 @@ from checkpoints import assert_same_results, break_off, read
 from conftest import Compose, changed
 from omegaconf import DictConfig
 
-from mocosfl.alarm import Alarm
-from mocosfl.callbacks import Curves
-from mocosfl.collapse import go_back, read_collapses
-from mocosfl.config import Config
+from mocosfl.config.identity import digest, move_data
+from mocosfl.config.schema import Config
 from mocosfl.data.expert_data import ExpertData, JoinedImages, num_target_images, open_data
-from mocosfl.metrics_log import read_curves
-from mocosfl.module import MocoSFL
-from mocosfl.run_folder import RunFolder, move_data
-from mocosfl.stopped import Collapsed
-from mocosfl.sweeps import digest
-from mocosfl.training import train
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.system.errors import Collapsed
+from mocosfl.training.callbacks.alarm import Alarm
+from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.collapse import go_back, read_collapses
+from mocosfl.training.module import MocoSFL
+from mocosfl.training.run import train
 
 EXPERT = [
     "taressfl=expert",

@@ -20,19 +20,21 @@ from test_real_data import DATA_DIR
 from torch import nn
 
 import mocosfl
-from mocosfl import encoder_export, onnx_graph
-from mocosfl.checkpoint import HEADS, read_encoder
-from mocosfl.config import Config
-from mocosfl.edge.exported_head import ExportedHead
+from mocosfl.config.schema import Config
+from mocosfl.edge.client.exported_head import ExportedHead
 from mocosfl.edge.wire import PROTOCOL, head_digest
-from mocosfl.encoder import image_encoder
-from mocosfl.encoder_export import ExportedEncoder, export_encoder
-from mocosfl.encoder_facts import EncoderFacts, facts_from_metadata
-from mocosfl.export import export_head, main, write_head
+from mocosfl.encoders import export_encoder as encoder_export
+from mocosfl.encoders import onnx_graph
+from mocosfl.encoders.export_encoder import ExportedEncoder, export_encoder
+from mocosfl.encoders.export_head import export_head, write_head
+from mocosfl.encoders.facts import EncoderFacts, facts_from_metadata
+from mocosfl.encoders.image_encoder import image_encoder
+from mocosfl.encoders.onnx_graph import to_onnx
+from mocosfl.export import main
 from mocosfl.models.layers import StandardisedConv2d, standardise
 from mocosfl.models.split import Bottleneck
-from mocosfl.onnx_graph import to_onnx
-from mocosfl.run_folder import RunFolder
+from mocosfl.runs.checkpoint import HEADS, read_encoder
+from mocosfl.runs.folder import RunFolder
 
 C4S2, C2S4 = Bottleneck(4, 2), Bottleneck(2, 4, kernel_size=5, relu=False)
 

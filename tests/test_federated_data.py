@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import changed
 
-from mocosfl.build import num_rich_clients
-from mocosfl.config import Config
+from mocosfl.config.derived import num_rich_clients
+from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 
 NUM_TRAINING = 1438  # of 1,797 digits, a fifth of each class being test images

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from mocosfl.federation import Federation
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.server import SmashedStep
 from mocosfl.models.split import Bottleneck
-from mocosfl.server import SmashedStep
 
 NUM_CLIENTS, POOL_SIZE, BATCH = 5, 3, 2
 QUEUE_LENGTH = 13  # no multiple of a step's rows, so that batches wrap in their middle

@@ -9,7 +9,7 @@ import torch
 from small_federation import WIDTH, make_split
 from torch import Tensor, nn
 
-from mocosfl.folding import fold, fold_images, load_single, stacked_state, unfold_images
+from mocosfl.federation.folding import fold, fold_images, load_single, stacked_state, unfold_images
 from mocosfl.models.layers import StandardisedConv2d
 from mocosfl.models.split import BACKBONES, Bottleneck, build_backbone
 from mocosfl.models.vgg import STAGE_CONVS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mocosfl.going_on import resume_command
+from mocosfl.runs.resuming import resume_command
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ from golden_traces import (
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mocosfl.client_pool import ClientPool
-from mocosfl.federation import Federation
-from mocosfl.module import MocoSFL, OptimizerSettings
-from mocosfl.queue import KeyQueue
-from mocosfl.server import Server, SmashedStep
-from mocosfl.step import ClientGroup, Step
+from mocosfl.federation.client_pool import ClientPool
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.optimizer import OptimizerSettings
+from mocosfl.federation.queue import KeyQueue
+from mocosfl.federation.server import Server, SmashedStep
+from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.training.module import MocoSFL
 
 
 def build_federation(trace: Trace) -> Federation:

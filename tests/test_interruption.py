@@ -12,13 +12,14 @@ from checkpoints import assert_same_results, read
 from conftest import Compose
 from omegaconf import OmegaConf
 
-from mocosfl.alarm import Alarm
-from mocosfl.closing import how_to_go_on
-from mocosfl.config import Config, TaressflMode
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.sweeps import Outcome, Result, run_job
-from mocosfl.training import train
+from mocosfl.cli.sweep import Outcome, Result, run_job
+from mocosfl.config.choices import TaressflMode
+from mocosfl.config.schema import Config
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.resuming import how_to_go_on
+from mocosfl.training.callbacks.alarm import Alarm
+from mocosfl.training.run import train
 
 STEP = 9  # no checkpoint is due there: one comes every 2 steps
 

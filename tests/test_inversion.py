@@ -9,7 +9,7 @@ from sample_crops import crops
 from torch import Tensor, nn
 
 from mocosfl.models.split import Bottleneck, split_backbone
-from mocosfl.privacy.inversion import (
+from mocosfl.privacy.attack.inversion import (
     DecoderSettings,
     OptimisationSettings,
     PixelHead,

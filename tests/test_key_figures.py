@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mocosfl.report.key_figures import best_figures
-from mocosfl.report.page import KeyFigure
+from mocosfl.report.page_model import KeyFigure
 from mocosfl.report.runs import Run
 
 MB = 2**20

@@ -14,7 +14,7 @@ from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.partition import Partition
 from mocosfl.data.round_plan import plan_round
 from mocosfl.data.view_maker import ViewMaker
-from mocosfl.step import Step
+from mocosfl.federation.step import Step
 
 RANDOM = ViewSettings(
     crop_scale_min=0.2,

@@ -20,14 +20,14 @@ from checkpoints import break_off
 from conftest import CONF, QUICK, Compose, _composed
 from wandb_file import OfflineRun, offline_runs
 
-from mocosfl.callbacks import LastCheckpoint
 from mocosfl.evaluation import run_probes
 from mocosfl.evaluation.run_probes import default_probe_config, log_probes, probe_into
-from mocosfl.loggers import log_picture, log_to_wandb, open_loggers
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
-from mocosfl.wandb_run import X_AXIS, best_values, overhead_values
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.tracking.loggers import log_picture, log_to_wandb, open_loggers
+from mocosfl.tracking.wandb_run import X_AXIS, best_values, overhead_values
+from mocosfl.training.callbacks.checkpoints import LastCheckpoint
+from mocosfl.training.run import train
 
 WANDB = ["logger=csv_wandb", "callbacks.pictures=true", "callbacks.probe_at_end=true"]
 
@@ -375,5 +375,6 @@ def test_wandb_sync_finds_the_parts(offline: Offline):
 
 @pytest.mark.slow
 def test_command_that_has_no_wandb_does_not_wait_for_it():
-    code = "import sys, mocosfl.training, mocosfl.loggers; sys.exit('wandb' in sys.modules)"
+    modules = "mocosfl.training.run, mocosfl.tracking.loggers"
+    code = f"import sys, {modules}; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mocosfl.loss import contrastive_loss
+from mocosfl.federation.loss import contrastive_loss
 
 
 def unit(*shape: int, seed: int) -> Tensor:

@@ -34,7 +34,7 @@ def test_listing_is_printed_without_torch():
 def test_plan_does_not_wait_for_lightning():
     """What a run imports before it prints its plan; Lightning, matplotlib and W&B take seconds."""
     heavy = ["pytorch_lightning", "matplotlib", "wandb", "scipy", "sklearn", "torchvision"]
-    code = f"import sys, mocosfl.training; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, mocosfl.training.run; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -10,11 +10,11 @@ from conftest import Compose
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from mocosfl.config import Config
+from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
-from mocosfl.plan import make_plan
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.overhead.plan import make_plan
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.run import train
 
 MANY = 100_000
 POOL = 10

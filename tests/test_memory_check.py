@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from conftest import Compose
 
-from mocosfl.config import Config
-from mocosfl.memory_check import check_memory, pool_bytes
-from mocosfl.plan import Plan, make_plan
+from mocosfl.config.schema import Config
+from mocosfl.overhead.plan import Plan, make_plan
+from mocosfl.training.preflight import check_memory, pool_bytes
 
 MANY = 100_000
 HEAD = 4 * 27 + 8  # weights of the first convolution and its norm

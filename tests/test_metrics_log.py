@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from mocosfl.metrics_log import MetricsLog, read_curves, read_metrics
+from mocosfl.runs.metrics import read_curves, read_metrics
+from mocosfl.tracking.metrics_log import MetricsLog
 
 
 @pytest.fixture

@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from mocosfl.models.layers import StandardisedConv2d, group_norm, standardise
 from mocosfl.models.mobilenetv2 import scaled_channels
 from mocosfl.models.projector import Projector
-from mocosfl.models.split import (
-    BACKBONES,
-    Bottleneck,
-    Split,
-    build_backbone,
-    split_backbone,
-)
+from mocosfl.models.split import BACKBONES, Bottleneck, Split, build_backbone, split_backbone
 from mocosfl.models.vgg import STAGE_CONVS
 
 WIDTH = 8

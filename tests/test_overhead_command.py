@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import Compose
 
+from mocosfl.config.hydra_setup import composed
 from mocosfl.data.sources import load_dataset
-from mocosfl.overhead.__main__ import composed, main
+from mocosfl.overhead.__main__ import main
 from mocosfl.overhead.cohort import find_cohort
 from mocosfl.overhead.summary import compute_overhead, describe_overhead
 

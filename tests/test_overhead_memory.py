@@ -6,8 +6,8 @@ import sys
 import pytest
 from conftest import Compose
 
-from mocosfl import client_memory
 from mocosfl.overhead import memory
+from mocosfl.overhead import one_client as client_memory
 from mocosfl.overhead.memory import count_memory, measure_memory
 from mocosfl.overhead.network import build_network
 
@@ -114,8 +114,9 @@ def test_steps_of_a_client_run(compose: Compose, overrides: list[str]):
 @pytest.mark.skipif(not client_memory.available(), reason="needs Linux's /proc")
 def test_peak_is_that_since_the_last_reset():
     code = (
-        "from mocosfl.client_memory import peak, reset_peak; big = bytearray(80 << 20); del big; "
-        "a = reset_peak(); print(peak() - a); b = bytearray(50 << 20); print(peak() - a)"
+        "from mocosfl.overhead.one_client import peak, reset_peak; "
+        "big = bytearray(80 << 20); del big; a = reset_peak(); "
+        "print(peak() - a); b = bytearray(50 << 20); print(peak() - a)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, out.stdout.split())

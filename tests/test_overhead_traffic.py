@@ -9,26 +9,20 @@ import pytest
 from conftest import Compose, changed
 from torch import Tensor, nn
 
-from mocosfl import fitting, training
-from mocosfl.averaging import Spread
-from mocosfl.build import batch_sizes
-from mocosfl.client_pool import ClientPool
-from mocosfl.config import Config
+from mocosfl.config.derived import batch_sizes, client_kinds
+from mocosfl.config.schema import Config
 from mocosfl.data.round_plan import draw_present
-from mocosfl.folding import stacked_state
-from mocosfl.module import MocoSFL
-from mocosfl.overhead.network import build_network, client_kinds, num_values
+from mocosfl.federation.averaging import Spread
+from mocosfl.federation.client_pool import ClientPool
+from mocosfl.federation.folding import stacked_state
+from mocosfl.federation.server import SmashedStep
+from mocosfl.overhead.network import build_network, num_values
 from mocosfl.overhead.summary import compute_bytes, compute_overhead, paper_megabytes
-from mocosfl.overhead.traffic import (
-    Rates,
-    Shares,
-    present_fraction,
-    rates,
-    shares_of,
-    traffic,
-)
-from mocosfl.run_folder import RunFolder
-from mocosfl.server import SmashedStep
+from mocosfl.overhead.traffic import Rates, Shares, present_fraction, rates, shares_of, traffic
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training import run as fitting
+from mocosfl.training import run as training
+from mocosfl.training.module import MocoSFL
 
 HEAD = 3 * 64 * 3 * 3 + 2 * 64
 LATENT = 64 * 32 * 32

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mocosfl.report.overhead_words import overhead_facts
-from mocosfl.run_folder import RunFolder
+from mocosfl.report.overhead_in_words import overhead_facts
+from mocosfl.runs.folder import RunFolder
 
 
 @pytest.mark.parametrize(

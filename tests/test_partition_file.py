@@ -9,8 +9,8 @@ from conftest import Compose
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.data.partition_file import read_partition
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.run import train
 
 ORDER, OFFSETS = np.array([4, 0, 7, 2, 9]), np.array([0, 2, 5])
 

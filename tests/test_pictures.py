@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mocosfl import pictures
+from mocosfl.pictures import run as pictures
 
 
 def check_picture(path: Path, *, min_colours: int = 20) -> tuple[int, int]:

@@ -9,10 +9,12 @@ import torch
 from conftest import Compose, changed
 from small_federation import make_step
 
-from mocosfl.build import build_federation, pool_size
-from mocosfl.config import Config
-from mocosfl.federation import make_optimizer
-from mocosfl.plan import describe, make_plan
+from mocosfl.config.derived import pool_size
+from mocosfl.config.schema import Config
+from mocosfl.federation.build import build_federation
+from mocosfl.federation.optimizer import make_optimizer
+from mocosfl.overhead.plan import make_plan
+from mocosfl.overhead.plan_in_words import describe
 
 HEAD = 3 * 64 * 3 * 3 + 2 * 64  # the stem's convolution and its GroupNorm: 1,856
 LATENT = 64 * 32 * 32  # values of an image's smashed data

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_pictures import check_picture
 
-from mocosfl.evaluation.probe_pictures import draw_embedding_map, draw_per_class
+from mocosfl.pictures.probes import draw_embedding_map, draw_per_class
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100, 201])

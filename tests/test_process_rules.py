@@ -8,8 +8,9 @@ import torch
 from conftest import Compose, changed
 from test_validate import problems
 
-from mocosfl.plan import describe, make_plan
-from mocosfl.validate import validate
+from mocosfl.overhead.plan import make_plan
+from mocosfl.overhead.plan_in_words import describe
+from mocosfl.rules.validate import validate
 
 RULES: list[tuple[list[str], dict[str, Any], str]] = [
     (

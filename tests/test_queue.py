@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mocosfl.queue import KeyQueue
+from mocosfl.federation.queue import KeyQueue
 
 SHARED = torch.tensor([0])
 

@@ -11,12 +11,12 @@ from small_federation import TAU, make_split
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from mocosfl.averaging import Averager
-from mocosfl.client_pool import ClientPool
-from mocosfl.ddp import free_port
-from mocosfl.folding import stacked_state
-from mocosfl.ranks import ALONE, Ranks
-from mocosfl.workers import Job, further_processes
+from mocosfl.federation.averaging import Averager
+from mocosfl.federation.client_pool import ClientPool
+from mocosfl.federation.folding import stacked_state
+from mocosfl.federation.ranks import ALONE, Ranks
+from mocosfl.training.processes.strategy import free_port
+from mocosfl.training.processes.workers import Job, further_processes
 
 NUM_CLIENTS, POOL = 7, torch.tensor([4, 0, 6, 2, 5])
 

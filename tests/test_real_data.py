@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mocosfl.config import Config
+from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.training.run import train
 
 DATA_DIR = Path(os.environ.get("MOCOSFL_DATA_DIR", "data"))
 pytestmark = [

@@ -7,10 +7,9 @@ import torch
 from conftest import CONF
 from hydra import compose, initialize_config_dir
 
-from mocosfl.checkpoint import fingerprint, read_encoder
-from mocosfl.config import ProbeConfig
-from mocosfl.evaluation import report as report_module
-from mocosfl.evaluation.report import (
+from mocosfl.config.probe import ProbeConfig
+from mocosfl.evaluation import probing as report_module
+from mocosfl.evaluation.probing import (
     ProbeReport,
     dataset_of,
     probe_encoder,
@@ -18,8 +17,9 @@ from mocosfl.evaluation.report import (
     table,
     write_report,
 )
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
+from mocosfl.runs.checkpoint import fingerprint, read_encoder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
 
 EPOCHS = 3
 NAMES = ["linear", "semi-supervised 10 %", "semi-supervised 1 %"]

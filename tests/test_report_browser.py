@@ -11,7 +11,7 @@ from conftest import changed
 from test_report_page import add_evaluations
 
 from mocosfl.report.__main__ import main
-from mocosfl.run_folder import RunFolder
+from mocosfl.runs.folder import RunFolder
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)

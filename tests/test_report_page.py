@@ -15,11 +15,11 @@ from conftest import Compose
 from PIL import Image
 from written_runs import written_run
 
-from mocosfl.report import pages
+from mocosfl.report import build_page as pages
 from mocosfl.report.__main__ import main
-from mocosfl.report.album import MAX_FULL_RUNS, SMALL_WIDTH, Album, embed
 from mocosfl.report.curves import IMAGES, ROUNDS, STEPS, read_curves, shared_axis, smoothed, thinned
-from mocosfl.run_folder import RunFolder
+from mocosfl.report.embedded_pictures import MAX_FULL_RUNS, SMALL_WIDTH, Album, embed
+from mocosfl.runs.folder import RunFolder
 
 NASTY = '<script>alert("x")</script> & $\\frac$'
 

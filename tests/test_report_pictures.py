@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mocosfl.report.pictures import draw_accuracies
+from mocosfl.report.accuracy_pictures import draw_accuracies
 from mocosfl.report.runs import Mean, Run
 
 MB = 2**20

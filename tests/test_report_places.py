@@ -13,9 +13,10 @@ from conftest import Compose, changed
 from test_report_page import add_evaluations
 from written_runs import written_run
 
+from mocosfl.config.identity import without_places
 from mocosfl.report.__main__ import main
-from mocosfl.report.places import shown_words
-from mocosfl.run_folder import RunFolder, without_places
+from mocosfl.report.paths_in_words import shown_words
+from mocosfl.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pathlib import Path
 from conftest import Compose
 from omegaconf import OmegaConf
 
-from mocosfl.run_folder import ADDED_KEYS, RunFolder
+from mocosfl.config.identity import ADDED_KEYS
+from mocosfl.runs.folder import RunFolder
 
 
 def test_run_from_before_a_key_goes_on_as_it_did(compose_quick: Compose, tmp_path: Path) -> None:

@@ -9,15 +9,10 @@ import pytest
 from conftest import Compose
 
 from mocosfl.evaluation import run_probes
-from mocosfl.evaluation.report import ProbeReport
-from mocosfl.evaluation.run_probes import (
-    EMBEDDING_MAP,
-    default_probe_config,
-    log_probes,
-    probe_run,
-)
-from mocosfl.run_folder import RunFolder
-from mocosfl.training import train
+from mocosfl.evaluation.probing import ProbeReport
+from mocosfl.evaluation.run_probes import EMBEDDING_MAP, default_probe_config, log_probes, probe_run
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.run import train
 
 
 @pytest.fixture

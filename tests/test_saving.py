@@ -12,14 +12,14 @@ from small_federation import make_federation, make_sgd, make_split, make_step, m
 from test_training import break_off
 from torch import Tensor
 
-from mocosfl.callbacks import Curves
-from mocosfl.federation import Federation
-from mocosfl.metrics_log import read_curves
-from mocosfl.run_folder import RunFolder
-from mocosfl.saving import CommunicationSaving, SmashedStore, Traffic, next_traffic
-from mocosfl.server import SmashedStep
-from mocosfl.step import Step
-from mocosfl.training import train
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.saving import CommunicationSaving, SmashedStore, Traffic, next_traffic
+from mocosfl.federation.server import SmashedStep
+from mocosfl.federation.step import Step
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.run import train
 
 A, B, C = Traffic.all, Traffic.uploads, Traffic.none
 
@@ -189,7 +189,7 @@ def test_disk_that_is_too_small_is_refused_before_training(
     compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     usage = SimpleNamespace(free=2**20)
-    monkeypatch.setattr("mocosfl.training.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("mocosfl.training.preflight.shutil.disk_usage", lambda path: usage)
     # A round: 7 steps of 12 images, query and key of 4 x 16 x 16 numbers in fp32, twice.
     needed = 2 * 7 * 12 * 2 * 4 * 16 * 16 * 4 / 2**20
     with pytest.raises(ValueError, match=f"keeps up to {needed:.2f} MB .* and 1.00 MB are free"):

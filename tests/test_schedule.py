@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from small_federation import make_federation, make_split
 
-from mocosfl.config import (
+from mocosfl.config.published import (
     published_batch_size,
     published_participation,
     published_rounds,
     published_syncs_per_round,
 )
-from mocosfl.module import MocoSFL, OptimizerSettings
-from mocosfl.schedule import published_client_factor, round_factor
+from mocosfl.federation.optimizer import OptimizerSettings, published_client_factor, round_factor
+from mocosfl.training.module import MocoSFL
 
 
 def test_cosine_falls_from_one_to_zero_over_the_rounds() -> None:

@@ -17,10 +17,10 @@ from small_federation import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mocosfl.ema import update_ema
-from mocosfl.loss import contrastive_loss
+from mocosfl.federation.ema import update_ema
+from mocosfl.federation.loss import contrastive_loss
+from mocosfl.federation.server import Server, SmashedStep
 from mocosfl.models.projector import Projector
-from mocosfl.server import Server, SmashedStep
 
 ROWS = 4
 POOL = torch.tensor([2, 0])

@@ -8,12 +8,12 @@ import torch
 from test_loader import PARTITION, SHAPE, view_maker
 from torch import Tensor
 
-from mocosfl import step as step_module
 from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.shard import shard_step
-from mocosfl.federation import in_both_orders
-from mocosfl.ranks import Ranks
-from mocosfl.step import Step, rows_by_group
+from mocosfl.federation import step as step_module
+from mocosfl.federation.federation import in_both_orders
+from mocosfl.federation.ranks import Ranks
+from mocosfl.federation.step import Step, rows_by_group
 
 # Six clients, all in the pool; three batch sizes, dealt so that processes differ in their rows.
 UNEQUAL = SHAPE._replace(pool_size=6, batch_sizes=np.array([2, 1, 4, 2, 1, 2]))

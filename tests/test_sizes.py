@@ -1,6 +1,6 @@
 """Bytes in words."""
 
-from mocosfl.sizes import megabytes
+from mocosfl.system.units import megabytes
 
 
 def test_megabytes_are_of_two_to_the_twentieth_bytes():

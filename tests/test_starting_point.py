@@ -10,14 +10,14 @@ from checkpoints import assert_same_results, break_off, read
 from conftest import QUICK, Compose, changed
 from test_expert import EXPERT
 
-from mocosfl.build import build_federation
-from mocosfl.callbacks import Curves
-from mocosfl.checkpoint import HEADS, read_encoder
-from mocosfl.config import Config
-from mocosfl.run_folder import RunFolder
-from mocosfl.starting_point import fresh_encoder, load_expert, start_from_expert
-from mocosfl.training import train
-from mocosfl.validate import validate
+from mocosfl.config.schema import Config
+from mocosfl.federation.build import build_federation
+from mocosfl.rules.validate import validate
+from mocosfl.runs.checkpoint import HEADS, read_encoder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.initial_weights import fresh_encoder, load_expert, start_from_expert
+from mocosfl.training.run import train
 
 SERVER = "federation.server."
 

@@ -9,11 +9,11 @@ from small_federation import TAU, make_sgd, make_split, make_step, make_views
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mocosfl.client_pool import ClientPool
 from mocosfl.data.federated_data import FederatedData
-from mocosfl.federation import Federation
+from mocosfl.federation.client_pool import ClientPool
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.server import SupervisedServer
 from mocosfl.models.projector import Projector
-from mocosfl.server import SupervisedServer
 
 NUM_CLIENTS, BATCH, NUM_CLASSES = 3, 2, 4
 

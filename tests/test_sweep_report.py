@@ -14,14 +14,14 @@ import pytest
 from conftest import Compose, changed
 from written_runs import MB, written_run
 
-from mocosfl import run_folder
+from mocosfl.config.identity import FREE_KEYS
 from mocosfl.report import runs as report_runs
 from mocosfl.report.__main__ import main
-from mocosfl.report.bytes_so_far import with_overhead
-from mocosfl.report.files import choose_accuracy
 from mocosfl.report.runs import find_runs, read_run
 from mocosfl.report.table import group_seeds, rows_of, varying
-from mocosfl.run_folder import RunFolder
+from mocosfl.report.unfinished_bytes import with_overhead
+from mocosfl.report.write import choose_accuracy
+from mocosfl.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def test_settings_that_differ_far_behind_are_told_apart(write_run: Any, tmp_path
 
 
 def test_settings_without_influence_are_no_columns():
-    ours = set(report_runs.FREE_KEYS)
-    assert set(run_folder.FREE_KEYS) <= ours
+    ours = set(report_runs.NO_INFLUENCE)
+    assert set(FREE_KEYS) <= ours
     assert "moco" not in ours
 
 

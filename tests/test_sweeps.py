@@ -18,13 +18,14 @@ from hydra import initialize_config_dir
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
-from mocosfl import sweeps, training
-from mocosfl.alarm import Alarm
-from mocosfl.manners import quote_choices
-from mocosfl.metrics_log import read_metrics
-from mocosfl.run_folder import FolderBusy, RunFolder
-from mocosfl.sweep_record import Job, SweepRecord, failures, summary, told_at_end
-from mocosfl.sweeps import Outcome, Result, name_sweep, run_job
+from mocosfl.cli.sweep import Outcome, Result, name_sweep, run_job
+from mocosfl.cli.sweep_record import Job, SweepRecord, failures, summary, told_at_end
+from mocosfl.config.command_line import quote_choices
+from mocosfl.config.identity import digest
+from mocosfl.runs.folder import FolderBusy, RunFolder
+from mocosfl.runs.metrics import read_metrics
+from mocosfl.training import run as training
+from mocosfl.training.callbacks.alarm import Alarm
 
 TRAIN = CONF.parent / "train.py"
 
@@ -266,9 +267,9 @@ def test_saved_configuration_has_the_hash_of_the_composed_one(
     compose_quick: Compose, quick_run: RunFolder
 ):
     composed, saved = compose_quick([]), quick_run.load_config()
-    assert sweeps.digest(composed) == sweeps.digest(saved)  # type: ignore[arg-type]
+    assert digest(composed) == digest(saved)  # type: ignore[arg-type]
     other = changed(saved, {"moco.temperature": 0.2})
-    assert sweeps.digest(composed) != sweeps.digest(other)  # type: ignore[arg-type]
+    assert digest(composed) != digest(other)  # type: ignore[arg-type]
 
 
 # ---- what is said at the end
@@ -402,7 +403,7 @@ def test_single_run_leaves_no_record(tmp_path: Path):
 
 def test_lock_of_a_folder_ends_with_its_process(tmp_path: Path):
     code = (
-        "import os, pathlib, sys; from mocosfl.run_folder import RunFolder\n"
+        "import os, pathlib, sys; from mocosfl.runs.folder import RunFolder\n"
         "with RunFolder(pathlib.Path(sys.argv[1])).locked(): print(flush=True); input()"
     )
     holder = subprocess.Popen(

@@ -4,9 +4,9 @@ import pytest
 from conftest import Compose
 from test_expert import EXPERT
 
-from mocosfl.config import TaressflMode
-from mocosfl.taressfl_rules import check_overrides
-from mocosfl.validate import validate
+from mocosfl.config.choices import TaressflMode
+from mocosfl.rules.privacy import check_overrides
+from mocosfl.rules.validate import validate
 
 ON = ["taressfl=on", "taressfl.expert=some", "split=cut1_c4s2"]
 ONLINE = ["taressfl=online", "split=cut1_c4s2"]

@@ -12,25 +12,21 @@ from checkpoints import assert_same_results, break_off, curves, differences, rea
 from conftest import Compose
 from torch import nn
 
-from mocosfl.alarm import Alarm
-from mocosfl.assembly import build_module
-from mocosfl.callbacks import (
-    AtomicCheckpoints,
-    Curves,
-    KnnMonitor,
-    LastCheckpoint,
-    save_if_finite,
-)
 from mocosfl.data import federated_data
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
-from mocosfl.metrics_log import read_curves
-from mocosfl.module import MocoSFL
-from mocosfl.run_folder import RunFolder
-from mocosfl.server import Server, ServerOutput, SmashedStep
-from mocosfl.stopped import TrainingStopped
-from mocosfl.training import train
+from mocosfl.federation.server import Server, ServerOutput, SmashedStep
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.system.errors import TrainingStopped
+from mocosfl.training.build import build_module
+from mocosfl.training.callbacks.alarm import Alarm
+from mocosfl.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, save_if_finite
+from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.callbacks.knn_monitor import KnnMonitor
+from mocosfl.training.module import MocoSFL
+from mocosfl.training.run import train
 
 STEPS, STEPS_PER_ROUND = 21, 7  # of the quick run, which saves every 2 steps
 PNG = b"\x89PNG"
@@ -456,7 +452,7 @@ def test_checkpoints_come_by_steps_or_minutes_and_at_the_end(
     saved: list[int],
 ):
     clock = [0.0]
-    monkeypatch.setattr("mocosfl.callbacks.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("mocosfl.training.callbacks.checkpoints.time.monotonic", lambda: clock[0])
     callback = LastCheckpoint(Path("x"), every_steps=every_steps, every_minutes=every_minutes)
     steps: list[int] = []
     for step in range(1, 11):

@@ -11,9 +11,9 @@ from test_federation import NUM_CLIENTS, compare_states, make_reference
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mocosfl.averaging import Averager
-from mocosfl.federation import Federation
-from mocosfl.step import ClientGroup, Step
+from mocosfl.federation.averaging import Averager
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.step import ClientGroup, Step
 
 POOL_SIZE, QUEUE_LENGTH = 4, 19
 RICH, POOR = 3, 1  # images a step

@@ -7,8 +7,8 @@ import pytest
 from conftest import Compose, changed
 from omegaconf import OmegaConf
 
-from mocosfl.config import Config
-from mocosfl.validate import validate
+from mocosfl.config.schema import Config
+from mocosfl.rules.validate import validate
 
 HUNDRED = ["partition=shards", "clients=100"]  # not what the default run happens to be
 # Key, a value that breaks its bound, the rule. All are broken at once: one validation for all.

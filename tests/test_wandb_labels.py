@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from conftest import Compose
 
-from mocosfl import wandb_labels
-from mocosfl.run_folder import RunFolder
-from mocosfl.wandb_labels import Labels, flat_settings, label
+from mocosfl.runs.folder import RunFolder
+from mocosfl.tracking import wandb_labels
+from mocosfl.tracking.wandb_labels import Labels, flat_settings, label
 
 
 @pytest.fixture

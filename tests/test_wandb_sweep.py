@@ -11,8 +11,8 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from wandb.sdk.launch.sweeps import utils as agents
 
-from mocosfl.manners import check_simulated, quote_choices
-from mocosfl.validate import validate
+from mocosfl.config.command_line import check_simulated, quote_choices
+from mocosfl.rules.validate import validate
 
 FILE = CONF / "wandb_sweep.yaml"
 

@@ -20,16 +20,16 @@ from small_federation import (
 from torch import nn
 from torch.optim import Optimizer
 
-from mocosfl.build import build_federation
-from mocosfl.checkpoint import read_encoder
-from mocosfl.client_pool import ClientPool
-from mocosfl.federation import Federation
+from mocosfl.federation.build import build_federation
+from mocosfl.federation.client_pool import ClientPool
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.server import Server
+from mocosfl.federation.step import ClientGroup, Step
 from mocosfl.models.projector import Projector
 from mocosfl.models.whole_network import WholeNetwork
-from mocosfl.run_folder import RunFolder
-from mocosfl.server import Server
-from mocosfl.step import ClientGroup, Step
-from mocosfl.training import train
+from mocosfl.runs.checkpoint import read_encoder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.run import train
 
 NUM_CLIENTS, BATCH, QUEUE_LENGTH, LR = 4, 2, 7, 0.1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conftest import Compose
 
-from mocosfl.run_folder import RunFolder
+from mocosfl.runs.folder import RunFolder
 
 MB = 2**20
 

@@ -20,7 +20,7 @@ from generated_pages.choices import CONF, head_comment
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("train.py", "linear_probe.py")  # a user's first two, so they come first
 # Programs that other programs start; nobody types them.
-NOT_TYPED = {"mocosfl.client_memory": "the overhead summary runs it"}
+NOT_TYPED = {"mocosfl.overhead.one_client": "the overhead summary runs it"}
 OF_HYDRA = (
     "Takes `key=value` as `train.py` does; its keys are on the page of the "
     "[configuration](configuration.md), and `--help` prints them."

@@ -11,8 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
-PACKAGE = Path(__file__).parents[2] / "mocosfl"
-FILES = sorted(PACKAGE.glob("*config.py"))  # edge_config.py and others beside config.py
+FILES = sorted((Path(__file__).parents[2] / "mocosfl" / "config").glob("*.py"))
 
 
 class Field(NamedTuple):

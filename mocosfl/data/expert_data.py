@@ -17,17 +17,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mocosfl.build import part_batch_sizes, round_steps, view_settings
-from mocosfl.config import Config, TaressflMode
+from mocosfl.config.choices import TaressflMode
+from mocosfl.config.derived import part_batch_sizes
+from mocosfl.config.schema import Config
 from mocosfl.data.cache import Images
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.loader import FederationShape, StepLoader, ViewBlock
 from mocosfl.data.partition import Partition
 from mocosfl.data.sources import load_dataset
-from mocosfl.data.view_maker import ViewMaker
-from mocosfl.randomness import numpy_generator
-from mocosfl.ranks import ALONE, Ranks
-from mocosfl.step import ClientGroup, Step
+from mocosfl.data.steps import round_steps
+from mocosfl.data.view_maker import ViewMaker, view_settings
+from mocosfl.federation.ranks import ALONE, Ranks
+from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.system.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]
 

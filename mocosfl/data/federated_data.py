@@ -7,25 +7,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mocosfl.build import (
-    batch_sizes,
-    num_rich_clients,
-    pool_size,
-    remote_clients,
-    round_steps,
-    view_settings,
-)
-from mocosfl.config import Config, KnnImages, PartitionKind
+from mocosfl.config.choices import KnnImages, PartitionKind
+from mocosfl.config.derived import batch_sizes, num_rich_clients, pool_size, remote_clients
+from mocosfl.config.schema import Config
 from mocosfl.data.cache import ImageDataset
 from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.partition import Partition, make_partition
 from mocosfl.data.partition_file import read_partition
-from mocosfl.data.pictures import PictureArray, PictureViewMaker
+from mocosfl.data.picture_array import PictureArray, PictureViewMaker
 from mocosfl.data.rich_poor import check_rich_share, deal_rich_and_poor
 from mocosfl.data.sources import load_dataset
-from mocosfl.data.view_maker import ViewMaker
-from mocosfl.randomness import numpy_generator
-from mocosfl.ranks import ALONE, Ranks
+from mocosfl.data.steps import round_steps
+from mocosfl.data.view_maker import ViewMaker, view_settings
+from mocosfl.federation.ranks import ALONE, Ranks
+from mocosfl.system.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]
 

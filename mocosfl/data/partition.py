@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.randomness import numpy_generator
+from mocosfl.system.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mocosfl.data.partition import Partition
-from mocosfl.randomness import numpy_generator
+from mocosfl.system.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]
 # Labels of a side's images, (m,), its number of clients and its name -> who holds which of them.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mocosfl.data.partition import Partition
-from mocosfl.randomness import numpy_generator
+from mocosfl.system.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.ranks import Ranks
+from mocosfl.federation.ranks import Ranks
 
 _Ints = npt.NDArray[np.int64]
 Groups = Sequence[tuple[_Ints, int]]  # (places in the pool, batch size) of each group

@@ -39,7 +39,7 @@ from mocosfl.data.image_folder import (
     decode_pictures,
     find_pictures,
 )
-from mocosfl.data.pictures import PictureArray
+from mocosfl.data.picture_array import PictureArray
 from mocosfl.data.public_sets import (
     TORCHVISION,
     SourceImages,
@@ -47,7 +47,7 @@ from mocosfl.data.public_sets import (
     read_torchvision,
     resized_blocks,
 )
-from mocosfl.randomness import numpy_generator
+from mocosfl.system.randomness import numpy_generator
 
 logger = logging.getLogger(__name__)
 

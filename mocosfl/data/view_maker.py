@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mocosfl.config.schema import Config
 from mocosfl.data.augmentation import (
     ViewParameters,
     ViewSettings,
@@ -70,3 +71,24 @@ class ViewMaker:
     def on_device(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """Bring images (R, H, W, 3) to the device as (R, 3, H, W)."""
         return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+
+
+def view_settings(config: Config) -> ViewSettings:
+    """Return the distribution of the random views."""
+    a = config.moco.augmentation
+    return ViewSettings(
+        crop_scale_min=a.crop_scale_min,
+        crop_scale_max=a.crop_scale_max,
+        ratio_min=a.crop_ratio_min,
+        ratio_max=a.crop_ratio_max,
+        brightness=a.brightness,
+        contrast=a.contrast,
+        saturation=a.saturation,
+        hue=a.hue,
+        jitter_probability=a.jitter_probability,
+        grey_probability=a.grey_probability,
+        blur_probability=a.blur_probability,
+        blur_sigma_min=a.blur_sigma_min,
+        blur_sigma_max=a.blur_sigma_max,
+        flip_probability=a.flip_probability,
+    )

@@ -29,14 +29,15 @@ machine, or a data set to carry to devices.
 def main(arguments: list[str]) -> None:
     """Deal the images, and say who got how many."""
     chosen = _parsed(arguments)
-    from mocosfl.manners import setup_logging, user_errors
+    from mocosfl.system.errors import user_errors
+    from mocosfl.system.logs import setup_logging
 
     setup_logging()
     with user_errors():
         # Imported here, so that --help does not wait for torch.
+        from mocosfl.config.hydra_setup import composed
         from mocosfl.data.federated_data import FederatedData
-        from mocosfl.overhead.__main__ import composed
-        from mocosfl.validate import validate
+        from mocosfl.rules.validate import validate
 
         config = composed(chosen.overrides)
         validate(config)
@@ -88,7 +89,7 @@ def deal(data: "FederatedData", folder: Path, clients: range) -> list[str]:
     Raises:
         ValueError: the images are pictures on disk, or a client's images.npy is there already.
     """
-    from mocosfl.edge.own_images import ARRAY_NAME
+    from mocosfl.edge.client.own_images import ARRAY_NAME
 
     images = data.dataset.train.images
     if not isinstance(images, np.ndarray):

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from torch.nn import functional as F
 
-from mocosfl.config import MIN_MAP_IMAGES
-from mocosfl.evaluation.probe_pictures import draw_embedding_map
+from mocosfl.config.probe import MIN_MAP_IMAGES
 from mocosfl.evaluation.probes import LabelledFeatures
-from mocosfl.run_folder import write_atomically
+from mocosfl.pictures.probes import draw_embedding_map
+from mocosfl.system.files import write_atomically
 
 _PERPLEXITY = 30.0  # neighbours that a place looks at; the usual value
 _START_STD = 1e-4  # of the places before the first step, as scikit-learn has it

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from mocosfl.schedule import cosine
+from mocosfl.federation.optimizer import cosine
 
 
 @dataclass(frozen=True)

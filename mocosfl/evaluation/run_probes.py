@@ -6,15 +6,18 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from mocosfl.checkpoint import Encoder, read_encoder
-from mocosfl.config import Config, ProbeConfig, check_writable
-from mocosfl.evaluation.report import ProbeReport, dataset_of, probe_encoder, summary, write_report
-from mocosfl.loggers import log_to_wandb
-from mocosfl.run_folder import RunFolder
-from mocosfl.wandb_run import Table
+from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.probe import ProbeConfig
+from mocosfl.config.schema import Config
+from mocosfl.evaluation.probing import ProbeReport, dataset_of, probe_encoder, summary, write_report
+from mocosfl.runs.checkpoint import Encoder, read_encoder
+from mocosfl.runs.folder import RunFolder
+from mocosfl.system.files import check_writable
+from mocosfl.tracking.loggers import log_to_wandb
+from mocosfl.tracking.wandb_run import Table
 
 EMBEDDING_MAP = "embedding_map.png"
-DEFAULTS = Path(__file__).parents[2] / "conf" / "linear_probe.yaml"
+DEFAULTS = CONF / "linear_probe.yaml"
 
 
 def probe_into(folder: Path, encoder: Encoder, config: ProbeConfig) -> ProbeReport:

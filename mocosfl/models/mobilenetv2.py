@@ -16,12 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mocosfl.models.backbone import Backbone, Unit, stem
-from mocosfl.models.layers import (
-    CHANNELS_PER_GROUP,
-    ConvNormReLU,
-    StandardisedConv2d,
-    group_norm,
-)
+from mocosfl.models.layers import CHANNELS_PER_GROUP, ConvNormReLU, StandardisedConv2d, group_norm
 from mocosfl.models.resnet import Shortcut
 
 NAME = "mobilenetv2"

@@ -4,16 +4,10 @@ import argparse
 import copy
 import sys
 from pathlib import Path
-from typing import cast
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-
-from mocosfl.config import Config
-from mocosfl.manners import quote_choices, user_errors
-from mocosfl.run_folder import write_atomically
-
-CONF = Path(__file__).parents[2] / "conf"
+from mocosfl.config.hydra_setup import composed
+from mocosfl.system.errors import user_errors
+from mocosfl.system.files import write_atomically
 
 DESCRIPTION = """\
 Bytes up and down, MACs and memory of a client, and the server's MACs, of the run that
@@ -31,7 +25,7 @@ def main(arguments: list[str]) -> None:
         # Imported here, so that --help and typing errors do not wait for torch.
         from mocosfl.overhead.cohort import find_cohort
         from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
-        from mocosfl.validate import validate
+        from mocosfl.rules.validate import validate
 
         config = composed(chosen.overrides)
         checked = copy.deepcopy(config)
@@ -59,22 +53,6 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     return parser.parse_intermixed_args(arguments)
-
-
-def composed(overrides: list[str]) -> Config:
-    """Return the configuration that `train.py` would get; with `edge.*` the networked server.
-
-    By hydra's compose function and not its decorator, which makes a run folder.
-
-    Raises:
-        ValueError: hydra refuses the overrides.
-    """
-    name = "edge_server" if any(o.startswith("edge.") for o in overrides) else "config"
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3", job_name="mocosfl"):
-            return cast(Config, compose(name, quote_choices(overrides)))
-    except HydraException as error:
-        raise ValueError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.build import num_rich_clients
-from mocosfl.config import Config, DatasetConfig, KnnImages, PartitionKind, TaressflMode
+from mocosfl.config.choices import KnnImages, PartitionKind, TaressflMode
+from mocosfl.config.derived import num_rich_clients
+from mocosfl.config.schema import Config, DatasetConfig
 from mocosfl.data.expert_data import num_target_images, open_data
 from mocosfl.data.partition_file import load_partition
 

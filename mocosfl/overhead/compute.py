@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from mocosfl.build import queue_shape
-from mocosfl.config import Config, Symmetric
+from mocosfl.config.choices import Symmetric
+from mocosfl.config.derived import is_frozen, num_views, queue_shape
+from mocosfl.config.schema import Config
 from mocosfl.overhead.network import Network
-from mocosfl.overhead.traffic import is_frozen, num_views
 
 
 class ClientMacs(NamedTuple):

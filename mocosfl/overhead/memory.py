@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mocosfl.client_memory import available, own_loss, own_queue
-from mocosfl.config import Config
+from mocosfl.config.derived import is_frozen, num_views
+from mocosfl.config.schema import Config
 from mocosfl.overhead.network import Network, build_network, num_parameters, num_values
-from mocosfl.overhead.traffic import WEIGHT_BYTES, is_frozen, num_views
+from mocosfl.overhead.one_client import available, own_loss, own_queue
+from mocosfl.overhead.traffic import WEIGHT_BYTES
 
 TIMEOUT_SECONDS = 120  # of the measurement; a head takes about 5
 
@@ -109,7 +110,7 @@ def measure_memory(config: Config, batch_size: int) -> MeasuredMemory:
     job["batch_size"] = batch_size
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "mocosfl.client_memory"],
+            [sys.executable, "-m", "mocosfl.overhead.one_client"],
             input=OmegaConf.to_yaml(OmegaConf.create(job)),
             capture_output=True,
             text=True,

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from mocosfl.build import build_projector, build_split, num_rich_clients
-from mocosfl.config import Config
+from mocosfl.config.schema import Config
+from mocosfl.models.build import build_projector, build_split
 
 
 class Network(NamedTuple):
@@ -50,23 +50,3 @@ def num_values(module: nn.Module) -> int:
     """
     buffers = sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point())
     return num_parameters(module) + buffers
-
-
-class ClientKind(NamedTuple):
-    """Clients that are alike."""
-
-    name: str  # all, or rich and poor
-    number: int  # clients of this kind
-    batch_size: int  # b, images a step
-
-
-def client_kinds(config: Config) -> list[ClientKind]:
-    """Return the kinds of clients that there are, the rich first."""
-    number, batch_size = config.clients.num_clients, config.clients.batch_size
-    rich = num_rich_clients(config)
-    kinds = [
-        ClientKind("rich", rich, batch_size * config.heterogeneity.rich_batch_factor),
-        ClientKind("poor", number - rich, batch_size),
-    ]
-    return kinds if rich else [ClientKind("all", number, batch_size)]
-

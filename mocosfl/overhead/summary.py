@@ -8,30 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.build import pool_size
-from mocosfl.config import Config
+from mocosfl.config.derived import ClientKind, client_kinds, is_central, is_frozen, pool_size
+from mocosfl.config.schema import Config
 from mocosfl.data.round_plan import sync_steps
 from mocosfl.overhead.compute import ClientMacs, client_macs, server_macs
-from mocosfl.overhead.memory import (
-    CountedMemory,
-    MeasuredMemory,
-    count_memory,
-    measure_memory,
-)
-from mocosfl.overhead.network import ClientKind, Network, build_network, client_kinds
+from mocosfl.overhead.memory import CountedMemory, MeasuredMemory, count_memory, measure_memory
+from mocosfl.overhead.network import Network, build_network
+from mocosfl.overhead.plan import Plan, make_plan
 from mocosfl.overhead.traffic import (
     Rates,
     Shares,
     Traffic,
-    is_central,
-    is_frozen,
     present_fraction,
     rates,
     shares_of,
     traffic,
 )
-from mocosfl.plan import Plan, make_plan
-from mocosfl.sizes import MEGABYTE
+from mocosfl.system.units import MEGABYTE
 
 
 @dataclass(frozen=True)

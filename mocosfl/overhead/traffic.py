@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mocosfl.build import pool_size
-from mocosfl.config import Config, Symmetric, TaressflMode
+from mocosfl.config.derived import is_central, is_frozen, num_views, pool_size
+from mocosfl.config.schema import Config
 from mocosfl.overhead.network import Network, num_parameters, num_values
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 4, "fp64": 8}  # bf16 is autocast: weights stay fp32
@@ -45,26 +45,6 @@ class Shares(NamedTuple):
 
     uploads: float  # smashed data go up: modes A and B
     replies: float  # gradients come down and weights are averaged: mode A
-
-
-def is_central(config: Config) -> bool:
-    """Return whether one machine holds all images, so that nothing travels."""
-    expert = config.taressfl.mode is TaressflMode.expert
-    return expert or config.method.name.startswith("central_")
-
-
-def is_frozen(config: Config) -> bool:
-    """Return whether the clients do not train: no gradient comes down, no weights travel."""
-    return config.optimizer.client_lr == 0
-
-
-def num_views(config: Config) -> int:
-    """Return how many views of an image run through a client's online network in a step."""
-    if config.method.supervised:
-        return 1
-    whole = config.method.whole_network  # the client itself exchanges the roles of both views
-    both = (Symmetric.full, Symmetric.server) if whole else (Symmetric.full,)
-    return 2 if config.moco.symmetric in both else 1
 
 
 def rates(config: Config, network: Network, batch_size: int) -> Rates:

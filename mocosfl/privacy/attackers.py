@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mocosfl.client_rows import ClientRows
-from mocosfl.folding import FOLDED_DECODER, fold, fold_images, unfold_images
+from mocosfl.federation.client_bank import ClientRows
+from mocosfl.federation.folding import FOLDED_DECODER, fold, fold_images, unfold_images
+from mocosfl.federation.step import ClientGroup, rows_by_group
 from mocosfl.privacy.ssim import ssim
 from mocosfl.privacy.stacked_adam import StackedAdam
-from mocosfl.step import ClientGroup, rows_by_group
 
 # The published course of the decoders' learning rate: x0.2 at epochs 60, 120 and 160 of 200.
 MILESTONES, DECAY = (0.3, 0.6, 0.8), 0.2

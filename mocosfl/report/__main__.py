@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mocosfl.config import check_writable
-from mocosfl.report.bytes_so_far import with_overhead
-from mocosfl.report.files import write_report
 from mocosfl.report.runs import find_runs
 from mocosfl.report.table import counts
+from mocosfl.report.unfinished_bytes import with_overhead
+from mocosfl.report.write import write_report
+from mocosfl.system.files import check_writable
 
 
 def main(arguments: Sequence[str]) -> None:

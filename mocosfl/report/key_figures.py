@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mocosfl.report.page import KeyFigure
+from mocosfl.report.page_model import KeyFigure
 from mocosfl.report.runs import Run
 from mocosfl.report.table import result_text
 

@@ -17,14 +17,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from mocosfl import run_folder
-from mocosfl.report.places import shown_words
+from mocosfl.config.identity import FREE_KEYS
+from mocosfl.report.paths_in_words import shown_words
 from mocosfl.report.results import newest_values, read_json, result_steps_of, results_of
-from mocosfl.run_folder import RunFolder
+from mocosfl.runs.folder import RunFolder
 
 # What tells no two runs apart: also what else has no influence on the result.
-FREE_KEYS = (
-    *run_folder.FREE_KEYS,
+NO_INFLUENCE = (
+    *FREE_KEYS,
     "trainer.accelerator", "trainer.devices", "trainer.log_every_steps", "trainer.num_threads",
     "trainer.view_block_images", "trainer.progress_bar", "trainer.profiler", "dataset.path",
     "dataset.num_workers", "dataset.download", "callbacks.checkpoint_every_steps",
@@ -42,7 +42,7 @@ class Run:
 
     name: str  # its folder, below the report's
     folder: Path
-    settings: Settings  # full key -> value, without those of FREE_KEYS
+    settings: Settings  # full key -> value, without those of NO_INFLUENCE
     status: str  # finished, interrupted or failed
     message: str = ""  # why it failed
     steps: int | None = None  # done
@@ -192,11 +192,11 @@ def read_values(config: Path) -> Settings:
 
 
 def shaping(values: Settings) -> Settings:
-    """Return the values that may shape a result: without FREE_KEYS."""
+    """Return the values that may shape a result: without NO_INFLUENCE."""
     return {
         key: value
         for key, value in values.items()
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+        if not any(key == free or key.startswith(f"{free}.") for free in NO_INFLUENCE)
     }
 
 

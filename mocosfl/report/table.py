@@ -5,10 +5,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mocosfl.config.identity import without_places
 from mocosfl.report.results import RESULTS
 from mocosfl.report.runs import Mean, Run
-from mocosfl.run_folder import without_places
-from mocosfl.sizes import MEGABYTE
+from mocosfl.system.units import MEGABYTE
 
 _BYTES = ("true_bytes", "paper_bytes")
 _MAX_WIDTH = 40  # characters of a setting in a table

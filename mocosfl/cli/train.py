@@ -1,0 +1,55 @@
+"""What train.py and `python -m mocosfl.expert` do with a configuration."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from mocosfl.cli.sweep import Outcome, Result, run_job
+from mocosfl.config.hydra_setup import in_sweep
+from mocosfl.config.schema import Config
+from mocosfl.system.errors import user_errors
+from mocosfl.system.logs import setup_logging
+
+
+def run(config: Config) -> Result:
+    """Train, or go on with `resume=<run folder>`; in a sweep, what the job's folder calls for."""
+    setup_logging()
+    if in_sweep():
+        return run_job(config)
+    with user_errors():
+        # Imported here, so that --help and typing errors do not wait for torch.
+        from mocosfl.config.identity import FREE_ON_RESUME, copy_keys, move_data
+        from mocosfl.rules.privacy import check_overrides
+        from mocosfl.runs.folder import RunFolder
+        from mocosfl.training.run import train
+
+        overrides = HydraConfig.get().overrides.task
+        if config.resume is None:
+            check_overrides(config.taressfl.mode, overrides)
+            train(config, RunFolder(Path(config.run_dir)), resume=False)
+            return Result(Outcome.finished)
+        free = ("resume=", "data_dir=", *(f"{key}=" for key in FREE_ON_RESUME))
+        others = [o for o in overrides if not o.startswith(free)]
+        if others:
+            raise ValueError(
+                f"resume={config.resume}: a resumed run keeps its configuration, so that it ends "
+                f"as if never stopped; leave out {' '.join(others)}, or start a fresh run"
+            )
+        folder = RunFolder(Path(config.resume))
+        run_config = folder.load_config()
+        if any(override.startswith("data_dir=") for override in overrides):
+            move_data(run_config, config.data_dir)
+        given = {override.partition("=")[0] for override in overrides}
+        if config.edge is not None and run_config.edge is None:
+            raise ValueError(
+                f"resume={config.resume}: its clients are simulated, and their state is in its "
+                "checkpoint, not on devices; go on with it with train.py"
+            )
+        if config.edge is None and run_config.edge is not None:
+            raise ValueError(
+                f"resume={config.resume}: its clients are other machines; go on with it with "
+                f"python -m mocosfl.edge.server resume={config.resume}"
+            )
+        copy_keys(config, run_config, given.intersection(FREE_ON_RESUME))
+        train(run_config, folder, resume=True)
+    return Result(Outcome.finished)

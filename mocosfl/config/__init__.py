@@ -1,0 +1,1 @@
+"""What can be asked for: the schemas, the choices, and the arithmetic on it. No torch."""

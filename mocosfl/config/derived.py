@@ -1,0 +1,97 @@
+"""What follows from a configuration by arithmetic alone; nothing is written back into it."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mocosfl.config.choices import Symmetric, TaressflMode
+from mocosfl.config.schema import Config
+
+
+def pool_size(config: Config) -> int:
+    """Return P, the clients in a round's pool."""
+    return round(config.clients.num_clients * config.clients.participation)
+
+
+def num_rich_clients(config: Config) -> int:
+    """Return how many clients are rich: the first of all, see `heterogeneity`."""
+    return round(config.heterogeneity.rich_fraction * config.clients.num_clients)
+
+
+def batch_sizes(config: Config) -> npt.NDArray[np.int64]:
+    """Return b of each client, (N,): the rich come first."""
+    sizes = np.full(config.clients.num_clients, config.clients.batch_size)
+    sizes[: num_rich_clients(config)] *= config.heterogeneity.rich_batch_factor
+    return sizes
+
+
+def remote_clients(config: Config) -> npt.NDArray[np.bool_] | None:
+    """Return which clients are other machines, (N,); None in a simulation."""
+    if config.edge is None:
+        return None
+    num_clients, num_remote = config.clients.num_clients, config.edge.num_remote
+    return np.arange(num_clients) < (num_clients if num_remote is None else num_remote)
+
+
+def part_batch_sizes(config: Config) -> npt.NDArray[np.int64]:
+    """Return an expert's rows of target and of auxiliary images; without target images of these."""
+    taressfl, rows = config.taressfl, config.clients.batch_size
+    if taressfl.target_fraction == 0:
+        return np.array([rows])
+    return np.array([taressfl.target_rows, rows - taressfl.target_rows])
+
+
+def keys_per_row(config: Config) -> int:
+    """Return how many keys a step enqueues for each image: 2 where the loss is two-sided."""
+    return 1 if config.moco.symmetric is Symmetric.none else 2
+
+
+def queue_shape(config: Config) -> tuple[int, int]:
+    """Return how many queues there are and the keys in each: K for all, or K // N for each."""
+    num_queues = 1 if config.moco.feature_sharing else config.clients.num_clients
+    return num_queues, config.moco.queue_length // num_queues
+
+
+class ClientKind(NamedTuple):
+    """Clients that are alike."""
+
+    name: str  # all, or rich and poor
+    number: int  # clients of this kind
+    batch_size: int  # b, images a step
+
+
+def client_kinds(config: Config) -> list[ClientKind]:
+    """Return the kinds of clients that there are, the rich first."""
+    number, batch_size = config.clients.num_clients, config.clients.batch_size
+    rich = num_rich_clients(config)
+    kinds = [
+        ClientKind("rich", rich, batch_size * config.heterogeneity.rich_batch_factor),
+        ClientKind("poor", number - rich, batch_size),
+    ]
+    return kinds if rich else [ClientKind("all", number, batch_size)]
+
+
+def is_central(config: Config) -> bool:
+    """Return whether one machine holds all images, so that nothing travels."""
+    expert = config.taressfl.mode is TaressflMode.expert
+    return expert or config.method.name.startswith("central_")
+
+
+def is_frozen(config: Config) -> bool:
+    """Return whether the clients do not train: no gradient comes down, no weights travel."""
+    return config.optimizer.client_lr == 0
+
+
+def num_views(config: Config) -> int:
+    """Return how many views of an image run through a client's online network in a step."""
+    if config.method.supervised:
+        return 1
+    whole = config.method.whole_network  # the client itself exchanges the roles of both views
+    both = (Symmetric.full, Symmetric.server) if whole else (Symmetric.full,)
+    return 2 if config.moco.symmetric in both else 1
+
+
+def is_expert(config: Config) -> bool:
+    """Return whether a run trains an expert for TAResSFL."""
+    return config.taressfl.mode is TaressflMode.expert

@@ -1,0 +1,1 @@
+"""A client on another machine: `python -m mocosfl.edge.client`."""

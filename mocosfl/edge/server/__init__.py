@@ -1,0 +1,1 @@
+"""The networked server: `python -m mocosfl.edge.server`."""

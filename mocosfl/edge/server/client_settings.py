@@ -1,0 +1,101 @@
+"""What a run tells each of its remote clients, and expects of it."""
+
+from dataclasses import asdict
+
+import numpy as np
+from torch import nn
+
+from mocosfl.config.choices import Symmetric
+from mocosfl.config.derived import batch_sizes, remote_clients
+from mocosfl.config.schema import Config
+from mocosfl.data.view_maker import view_settings
+from mocosfl.edge import federation_pb2 as pb
+from mocosfl.edge import wire
+from mocosfl.edge.server.dialogue import Expectation
+from mocosfl.edge.server.streams import Guest
+from mocosfl.models.build import build_split
+
+
+def remote_ids(config: Config) -> list[int]:
+    """Return the ids of the remote clients of a networked run."""
+    remote = remote_clients(config)
+    assert remote is not None
+    return [int(client) for client in np.flatnonzero(remote)]
+
+
+def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[int, Guest]:
+    """Return settings and expectations of the remote clients, by id.
+
+    Args:
+        config: a valid configuration with `edge`.
+        head: of the shape that all clients have.
+        steps_per_round: S.
+
+    Raises:
+        ValueError: a step's smashed data are more than a message may hold.
+    """
+    sizes = batch_sizes(config)
+    shape = build_split(config).smashed_shape
+    common = _settings(config, head, steps_per_round, shape)
+    guests = {}
+    for client in remote_ids(config):
+        settings = pb.Settings()
+        settings.CopyFrom(common)
+        settings.batch_size = int(sizes[client])
+        guests[client] = Guest(settings, expectation(settings))
+        largest = guests[client].expectation.max_message_bytes
+        if largest > wire.MAX_MESSAGE_BYTES:
+            raise ValueError(
+                f"clients.batch_size={sizes[client]}: the smashed data of a step take "
+                f"{largest:,} bytes, and a message may have {wire.MAX_MESSAGE_BYTES:,}; use a "
+                "smaller batch, a bottleneck (split=cut1_c4s2), or edge.precision=fp16"
+            )
+    return guests
+
+
+def expectation(settings: pb.Settings) -> Expectation:
+    """Return what the tensors of a client with these settings must look like."""
+    return Expectation(
+        wire.smashed_shape(settings),
+        settings.smashed_dtype,
+        settings.num_parameters,
+        settings.compute_dtype,
+        settings.align_momentum,
+        settings.frozen,
+    )
+
+
+def _settings(
+    config: Config, head: nn.Module, steps_per_round: int, shape: tuple[int, int, int]
+) -> pb.Settings:
+    assert config.edge is not None
+    split, method, optimizer = config.split, config.method, config.optimizer
+    channels = split.bottleneck_channels
+    return pb.Settings(
+        seed=config.seed,
+        network=pb.Network(
+            backbone=config.backbone.name,
+            width=config.backbone.width,
+            cut_layer=split.cut_layer or 0,
+            bottleneck_channels=channels or 0,
+            bottleneck_stride=split.bottleneck_stride,
+            bottleneck_kernel=split.bottleneck_kernel,
+            bottleneck_relu=split.bottleneck_relu,
+            client_residual=split.client_residual,
+        ),
+        views=pb.Views(**asdict(view_settings(config))),
+        image_size=config.dataset.image_size,
+        mean=list(config.dataset.mean),
+        std=list(config.dataset.std),
+        steps_per_round=steps_per_round,
+        both_views=config.moco.symmetric is Symmetric.full,
+        frozen=optimizer.client_lr == 0,
+        align_momentum=method.align_momentum,
+        tau=config.moco.momentum,
+        sgd_momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        smashed_dtype=wire.DTYPES[config.edge.precision],
+        compute_dtype=pb.FP64 if config.trainer.precision == "fp64" else pb.FP32,
+        smashed_shape=shape,
+        num_parameters=sum(p.numel() for p in head.parameters()),
+    )

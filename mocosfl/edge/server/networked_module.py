@@ -1,0 +1,73 @@
+"""The LightningModule of a federation with remote clients."""
+
+import uuid
+from typing import Any
+
+from torch import Tensor
+
+from mocosfl.edge.server.networked_federation import NetworkedFederation
+from mocosfl.federation.step import Step, places_there
+from mocosfl.training.module import MocoSFL
+
+
+class NetworkedMocoSFL(MocoSFL):
+    """Trains a networked federation; a step is that of `MocoSFL` with who is there."""
+
+    federation: NetworkedFederation
+    run = ""  # the run's name; what the clients keep is of it
+    _step: Step | None = None  # of those that are there
+
+    def on_train_start(self) -> None:
+        """Open the streams, now that a checkpoint has said where the run stands."""
+        super().on_train_start()
+        if not self.run:
+            self.run = uuid.uuid4().hex
+        federation = self.federation
+        federation.announce()
+        federation.hub.begin(run=self.run, step=self.global_step, head_of=federation.head_of)
+        federation.hub.open()
+
+    def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
+        """Bring the round's pool in, and wait for the remote clients' smashed data."""
+        self.enter(batch)
+        rates = {group["name"]: group["lr"] for group in self._optimizer().param_groups}
+        self._step = self.federation.gather(
+            batch, number=self.global_step, client_lr=rates.get("clients", 0.0)
+        )
+        self.take_note(self._step)
+        own = self.federation.simulated(self._step)
+        # Without a row of the stacks in the step, no optimizer touches them.
+        self._own_places = places_there(own, batch.pool) if own else None
+
+    def training_step(self, batch: Step, batch_idx: int) -> Tensor:
+        """Run the step of those that are there."""
+        assert self._step is not None
+        return super().training_step(self._step, batch_idx)
+
+    def on_after_backward(self) -> None:
+        """Send the remote clients their gradients."""
+        self.federation.reply(sync_due=self._sync_due)
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        """Return what is logged of the last step, and of the streams."""
+        return super().metrics() | self.federation.hub.figures()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Have the clients keep their state first, so that both go on from the same step."""
+        super().on_save_checkpoint(checkpoint)
+        if "optimizer_states" not in checkpoint:
+            return
+        hub = self.federation.hub
+        hub.keep(self.global_step)
+        checkpoint["edge"] = {
+            "run": self.run,
+            "head_step": self.federation.head_step,
+            "ledger": hub.ledger.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what the streams need."""
+        super().on_load_checkpoint(checkpoint)
+        edge = checkpoint["edge"]
+        self.run, self.federation.head_step = edge["run"], edge["head_step"]
+        self.federation.hub.ledger.load_state_dict(edge["ledger"])

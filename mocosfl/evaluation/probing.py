@@ -1,0 +1,262 @@
+"""All probes of one encoder, and what is written about them."""
+
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mocosfl.config.identity import move_data
+from mocosfl.config.probe import ProbeConfig
+from mocosfl.data.cache import ImageArrays, ImageDataset
+from mocosfl.data.sources import load_dataset
+from mocosfl.evaluation.embedding_map import EmbeddingMap, map_features, write_map
+from mocosfl.evaluation.features import extract_features
+from mocosfl.evaluation.knn import knn_top1
+from mocosfl.evaluation.probes import (
+    LabelledFeatures,
+    ProbeResult,
+    ProbeSettings,
+    linear_probe,
+    semi_supervised,
+)
+from mocosfl.pictures.probes import draw_per_class
+from mocosfl.runs.checkpoint import Encoder, fingerprint
+from mocosfl.system.device import chosen_device
+from mocosfl.system.files import write_atomically
+from mocosfl.tracking.metrics_log import MetricsLog
+
+log = logging.getLogger(__name__)
+
+# The published recipe of the semi-supervised heads.
+DECAY_FRACTIONS, DECAY_FACTOR = (0.6, 0.8), 0.1
+
+# What shapes the figures, and goes into results.json with them.
+SETTINGS = (
+    "knn_num_neighbors", "knn_temperature", "num_epochs", "batch_size", "learning_rate",
+    "hidden_dim", "label_fractions", "seed",
+)  # fmt: skip
+
+
+class ProbeReport(NamedTuple):
+    """What the probes found; accuracies on the test images, fractions."""
+
+    knn_top1: float
+    probes: list[ProbeResult]
+    feature_seconds: float
+    probe_seconds: float
+    fingerprint: str  # SHA-256 of the encoder's weights, the same before and after
+    embedding_map: EmbeddingMap | None  # None: not asked for, or too few test images
+    map_seconds: float
+    settings: dict[str, Any]  # of the probes, by their keys
+
+
+def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) -> ProbeReport:
+    """Run the frozen encoder once over all images and train every probe on the features.
+
+    Args:
+        encoder: what to evaluate.
+        dataset: with test images.
+        config: of the probes.
+
+    Raises:
+        ValueError: no test images, or more neighbours than training images.
+    """
+    if dataset.test is None:
+        raise ValueError(
+            f"dataset.name={encoder.config.dataset.name}: has no test images to probe with; put "
+            "test_images.npy and test_labels.npy into its folder"
+        )
+    config = _with_neighbors(config, encoder)
+    num_training = len(dataset.train.labels)
+    assert config.knn_num_neighbors is not None
+    if not 1 <= config.knn_num_neighbors <= num_training:
+        raise ValueError(
+            f"knn_num_neighbors={config.knn_num_neighbors}: must be from 1 to the {num_training} "
+            "training images"
+        )
+    before, start = fingerprint(encoder.network), time.monotonic()
+    train = _features(encoder, dataset.train, config)
+    test = _features(encoder, dataset.test, config)
+    feature_seconds, start = time.monotonic() - start, time.monotonic()
+    knn, probes = probe_features(
+        train, test, config, num_classes=encoder.config.dataset.num_classes
+    )
+    after = fingerprint(encoder.network)
+    if after != before:
+        raise AssertionError("the frozen encoder changed while it was probed")
+    probe_seconds, start = time.monotonic() - start, time.monotonic()
+    found = map_features(test, num_images=config.embedding_map_images, seed=config.seed)
+    map_seconds = time.monotonic() - start
+    return ProbeReport(
+        knn,
+        probes,
+        feature_seconds,
+        probe_seconds,
+        after,
+        found,
+        map_seconds,
+        {key: _plain(getattr(config, key)) for key in SETTINGS},
+    )
+
+
+def _with_neighbors(config: ProbeConfig, encoder: Encoder) -> ProbeConfig:
+    """Fill in the number of neighbours that the encoder's own run asks."""
+    config = copy.deepcopy(config)
+    if config.knn_num_neighbors is None:
+        config.knn_num_neighbors = encoder.config.callbacks.knn_num_neighbors
+    return config
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def probe_features(
+    train: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig, *, num_classes: int
+) -> tuple[float, list[ProbeResult]]:
+    """Run every probe on features.
+
+    Args:
+        train: of all training images.
+        test: on the same device.
+        config: of the probes, its number of neighbours set, at most the training images.
+        num_classes: of the data set.
+
+    Returns:
+        The kNN top-1, a fraction, and what each trained probe found: the linear one, then one a
+        label fraction.
+    """
+    assert config.knn_num_neighbors is not None
+    knn = knn_top1(
+        test.features,
+        test.labels,
+        train.features,
+        train.labels,
+        num_neighbors=config.knn_num_neighbors,
+        temperature=config.knn_temperature,
+        num_classes=num_classes,
+    )
+    settings = ProbeSettings(
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        num_epochs=config.num_epochs,
+        hidden_features=config.hidden_dim,
+        decay_fractions=DECAY_FRACTIONS,
+        decay_factor=DECAY_FACTOR,
+    )
+    shared: dict[str, Any] = {"num_classes": num_classes, "settings": settings, "seed": config.seed}
+    jobs: list[Callable[[], ProbeResult]] = [partial(linear_probe, train, test, **shared)]
+    for fraction in config.label_fractions:
+        jobs.append(partial(semi_supervised, train, test, label_fraction=fraction, **shared))
+    return knn, _side_by_side(jobs)
+
+
+def _side_by_side(jobs: list[Callable[[], ProbeResult]]) -> list[ProbeResult]:
+    """Train the probes at once, each on one core: their steps are too small to be shared."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(
+            max_workers=min(len(jobs), os.cpu_count() or 1),
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        ) as threads:
+            return list(threads.map(lambda job: job(), jobs))
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def dataset_of(encoder: Encoder, data_dir: str | None) -> ImageDataset:
+    """Load the data set that an encoder was trained on; `data_dir` None: where it was then."""
+    config = copy.deepcopy(encoder.config)
+    if data_dir is not None:
+        move_data(config, data_dir)
+    return load_dataset(config.dataset, Path(config.data_dir))
+
+
+def _features(encoder: Encoder, arrays: ImageArrays, config: ProbeConfig) -> LabelledFeatures:
+    device = chosen_device(config.accelerator)
+    features = extract_features(
+        encoder.network.to(device),
+        arrays.images,
+        mean=list(encoder.config.dataset.mean),
+        std=list(encoder.config.dataset.std),
+        batch_size=config.extract_batch_size,
+        device=device,
+    )
+    return LabelledFeatures(features, torch.as_tensor(arrays.labels))
+
+
+def table(report: ProbeReport) -> str:
+    """Return the accuracies as text, in percent."""
+    lines = [f"{'probe':<22} {'final':>8} {'best':>8}  at epoch"]
+    lines.append(f"{'kNN':<22} {100 * report.knn_top1:>7.2f}%")
+    for probe in report.probes:
+        lines.append(
+            f"{probe.name:<22} {100 * probe.final_top1:>7.2f}% {100 * probe.best_top1:>7.2f}%"
+            f"  {probe.best_epoch}"
+        )
+    lines.append("(top-1 on the test images; `best` is chosen by the same test images)")
+    return "\n".join(lines)
+
+
+def write_report(
+    encoder: Encoder, report: ProbeReport, classes: tuple[str, ...], folder: Path
+) -> None:
+    """Write `results.json`, `metrics.csv` (a curve a probe), the pictures and the map's table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {
+        "encoder": encoder.source,
+        "encoder_step": encoder.step,
+        "encoder_sha256": report.fingerprint,
+        "dataset": encoder.config.dataset.name,
+        "settings": report.settings,
+        "knn_top1": report.knn_top1,
+        "probes": {
+            probe.name: {
+                "final_top1": probe.final_top1,
+                "best_top1": probe.best_top1,
+                "best_epoch": probe.best_epoch,
+                "per_class": {
+                    name: None if math.isnan(top1) else top1  # no test image of that class
+                    for name, top1 in zip(classes, probe.per_class.tolist(), strict=True)
+                },
+            }
+            for probe in report.probes
+        },
+        "feature_seconds": report.feature_seconds,
+        "probe_seconds": report.probe_seconds,
+        "map_seconds": report.map_seconds,
+    }
+    write_atomically(folder / "results.json", json.dumps(values, indent=2) + "\n")
+    curves = MetricsLog(folder / "metrics.csv")
+    curves.continue_from(0)
+    for epoch in range(max(len(probe.curve) for probe in report.probes)):
+        row = {_key(p): p.curve[epoch] for p in report.probes if epoch < len(p.curve)}
+        curves.log_metrics(row, step=epoch)
+    per_class = {probe.name: probe.per_class for probe in report.probes}
+    draw_per_class(per_class, classes, folder / "per_class.png")
+    write_map(report.embedding_map, classes, folder)
+
+
+def summary(report: ProbeReport) -> dict[str, float]:
+    """Return the accuracies by logged name, fractions."""
+    values = {"probe/knn_top1": report.knn_top1}
+    for probe in report.probes:
+        values[f"{_key(probe)}_final"] = probe.final_top1
+        values[f"{_key(probe)}_best"] = probe.best_top1
+    return values
+
+
+def _key(probe: ProbeResult) -> str:
+    name = probe.name.replace("semi-supervised ", "semi_").replace(" %", "_percent")
+    return f"probe/{name}_top1"

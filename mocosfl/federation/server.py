@@ -1,0 +1,241 @@
+"""The server: trunk, projector, their momentum copies, the queue, and the loss.
+
+B: rows of a step, in the order of its groups. D: embedding size.
+
+Where several processes share a step, each has the rows of its own clients. Their keys are gathered,
+so that all hold the same queue; see `SmashedStep.in_shares` for the loss.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mocosfl.federation.ema import update_ema
+from mocosfl.federation.loss import contrastive_loss
+from mocosfl.federation.queue import KeyQueue
+from mocosfl.federation.step import ClientGroup, Everyone, without_rows
+
+
+def embedding_std(embeddings: Tensor) -> Tensor:
+    """Return the spread of embeddings (B, D) of length 1, times sqrt(D); NaN for a single row."""
+    # Without Bessel's correction, 0 / 0 for one row, which torch would warn of at each step.
+    std = embeddings.detach().std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
+    return std if len(embeddings) > 1 else torch.full_like(std, torch.nan)
+
+
+class ServerOutput(NamedTuple):
+    """What a step on the server gives."""
+
+    loss: Tensor  # scalar, nats; the sum of both passes where the loss is two-sided
+    accuracy: Tensor  # scalar, fraction; contrastive: how often the positive has the largest logit
+    embedding_std: Tensor  # scalar; spread of the embeddings times sqrt(D): 1 = evenly spread
+
+
+class SmashedStep(NamedTuple):
+    """A step as it crosses the cut."""
+
+    query: Tensor  # (B, c, h, w); its gradient goes back to the clients
+    key: Tensor | None  # (B, c, h, w), without gradient; contrastive methods
+    labels: Tensor | None  # (B,) int64; supervised methods
+    pool: Tensor  # (P,) ids of the clients in the pool
+    groups: tuple[ClientGroup, ...]  # whose rows these are
+    everyone: Everyone | None = None  # of several processes; the rest is then this process's own
+
+    def of_all(self, *rows: Tensor) -> list[Tensor]:
+        """Gather rows (n, D) of all processes, as one transfer; one process's as they are."""
+        if self.everyone is None:
+            return list(rows)
+        return list(self.everyone.of_all(torch.stack(rows, 1).detach()).unbind(1))
+
+    def in_shares(self, output: ServerOutput) -> ServerOutput:
+        """Turn means over this process's rows into its shares of those over all rows.
+
+        The mean of the processes' shares is the mean over all rows: of the loss, of the accuracy,
+        and of the gradients that DDP averages.
+        """
+        if self.everyone is None:
+            return output
+        own = sum(group.num_rows for group in self.groups)
+        share = own * self.everyone.num_processes / sum(self.everyone.num_rows)
+        return output._replace(loss=output.loss * share, accuracy=output.accuracy * share)
+
+
+class _Part(NamedTuple):
+    """Consecutive rows that see the same queues, equally many each."""
+
+    queues: Tensor  # (q,)
+    num_rows: int
+
+
+class Server(nn.Module):
+    """The server's side of the federation."""
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        projector: nn.Module,
+        queue: KeyQueue,
+        *,
+        temperature: float,
+        momentum: float,
+        two_sided: bool,
+    ) -> None:
+        """Put the server together.
+
+        Args:
+            trunk: smashed data (B, c, h, w) -> features (B, F).
+            projector: features (B, F) -> embeddings (B, D).
+            queue: one queue for all clients, or one for each.
+            temperature: T, above 0.
+            momentum: tau of the momentum copies.
+            two_sided: add the loss with the roles of query and key exchanged
+                (`moco.symmetric=server`).
+        """
+        super().__init__()
+        self.trunk, self.projector, self.queue = trunk, projector, queue
+        self.momentum_trunk = copy.deepcopy(trunk).requires_grad_(False)
+        self.momentum_projector = copy.deepcopy(projector).requires_grad_(False)
+        self.temperature, self.tau, self.two_sided = temperature, momentum, two_sided
+
+    def forward(self, step: SmashedStep) -> ServerOutput:
+        """Compute a step's loss and enqueue its keys."""
+        assert step.key is not None
+        update_ema(self.momentum_trunk, self.trunk, self.tau)
+        update_ema(self.momentum_projector, self.projector, self.tau)
+        if not step.groups:
+            return self._without_rows(step)
+        parts = self._parts(step.pool, step.groups)
+        negatives = [self.queue.negatives(part.queues) for part in parts]
+        zs, keys = self._embed_both(step.query, step.key)
+        losses = []
+        for z, y in zip(zs, keys, strict=True):
+            loss, accuracy = self._contrast(z, y, parts, negatives)
+            losses.append(loss)
+        # y(query) before y(key): the order of the published two-sided loss.
+        *keys_of_all, z = step.of_all(*keys[::-1], z)
+        self._enqueue(keys_of_all, step)
+        output = ServerOutput(torch.stack(losses).sum(), accuracy, embedding_std(z))
+        return step.in_shares(output)
+
+    def _without_rows(self, step: SmashedStep) -> ServerOutput:
+        """Take part in a step of the other processes."""
+        none = self.queue.keys.new_zeros(0, self.queue.keys.shape[2])
+        *keys, z = step.of_all(*[none] * self.num_passes, none)
+        self._enqueue(keys, step)
+        zero = without_rows(self).sum() + step.query.sum()
+        return ServerOutput(zero, zero.detach(), embedding_std(z))
+
+    advice = "Lower the learning rates, or raise moco.temperature"
+
+    @property
+    def num_passes(self) -> int:
+        """Losses that are added up in a step."""
+        return 2 if self.two_sided else 1
+
+    @property
+    def uniform_loss(self) -> float:
+        """Loss of embeddings that tell nothing, nats: ln(keys + 1) a pass."""
+        return self.num_passes * math.log(self.queue.length + 1)
+
+    def _parts(self, pool: Tensor, groups: Sequence[ClientGroup]) -> list[_Part]:
+        if len(self.queue.pointers) == 1:  # shared by all
+            return [_Part(torch.zeros_like(pool[:1]), sum(group.num_rows for group in groups))]
+        return [_Part(pool[group.places], group.num_rows) for group in groups]
+
+    def _contrast(
+        self, z: Tensor, y: Tensor, parts: list[_Part], negatives: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return loss and accuracy of one pass, means over all rows."""
+        sizes = [part.num_rows for part in parts]
+        results = [
+            contrastive_loss(a, b, negatives=keys, temperature=self.temperature)
+            for a, b, keys in zip(z.split(sizes), y.split(sizes), negatives, strict=True)
+        ]
+        if len(results) == 1:
+            return results[0]
+        shares = [size / len(z) for size in sizes]
+        losses = [r.loss * share for r, share in zip(results, shares, strict=True)]
+        accuracies = [r.contrast_accuracy * share for r, share in zip(results, shares, strict=True)]
+        return torch.stack(losses).sum(), torch.stack(accuracies).sum()
+
+    def _enqueue(self, keys: Sequence[Tensor], step: SmashedStep) -> None:
+        """Write the keys (B, D) of all processes' rows."""
+        everyone = step.everyone or step
+        parts = self._parts(everyone.pool, everyone.groups)
+        sizes = [part.num_rows for part in parts]
+        for part, *blocks in zip(parts, *(y.split(sizes) for y in keys), strict=True):
+            by_queue = [y.reshape(len(part.queues), -1, y.shape[1]) for y in blocks]
+            self.queue.enqueue(part.queues, torch.cat(by_queue, 1))
+
+    def _embed_both(
+        self, query: Tensor, key: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return z and y of each pass, (B, D) each.
+
+        The trunk runs both passes as one batch. The projector runs them one after the other: its
+        BatchNorm (large_v2) is over the rows of a pass.
+        """
+        online, momentum = [query], [key]
+        if self.two_sided:
+            online, momentum = [query, key], [key, query]
+        features = self.trunk(torch.cat(online)).chunk(len(online))
+        z = tuple(self._normalise(self.projector(part)) for part in features)
+        with torch.no_grad():
+            features = self.momentum_trunk(torch.cat(momentum)).chunk(len(momentum))
+            y = tuple(self._normalise(self.momentum_projector(part)) for part in features)
+        return z, y
+
+    def _normalise(self, embedding: Tensor) -> Tensor:
+        return F.normalize(embedding.to(self._dtype), dim=1)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.queue.keys.dtype
+
+
+class SupervisedServer(nn.Module):
+    """The server of the supervised baselines: trunk, classifier and cross-entropy."""
+
+    num_passes = 1
+    advice = "Lower the learning rates"
+
+    def __init__(self, trunk: nn.Module, classifier: nn.Module, num_classes: int) -> None:
+        """Put the server together.
+
+        Args:
+            trunk: smashed data (B, c, h, w) -> features (B, F).
+            classifier: features (B, F) -> logits (B, num_classes).
+            num_classes: of the labels.
+        """
+        super().__init__()
+        self.trunk, self.projector = trunk, classifier
+        self.num_classes = num_classes
+        self.uniform_loss = math.log(num_classes)
+
+    def forward(self, step: SmashedStep) -> ServerOutput:
+        """Compute a step's loss against its labels."""
+        assert step.labels is not None
+        if not step.groups:
+            return self._without_rows(step)
+        logits = self.projector(self.trunk(step.query))
+        # Cross-entropy in fp32 at least, whatever the autocast.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        accuracy = (logits.detach().argmax(1) == step.labels).to(torch.float32).mean()
+        loss = F.cross_entropy(logits, step.labels)
+        return step.in_shares(ServerOutput(loss, accuracy, self._spread(step, logits)))
+
+    def _without_rows(self, step: SmashedStep) -> ServerOutput:
+        """Take part in a step of the other processes."""
+        zero = without_rows(self).sum() + step.query.sum()
+        none = zero.new_zeros(0, self.num_classes)
+        return ServerOutput(zero, zero.detach(), self._spread(step, none))
+
+    @staticmethod
+    def _spread(step: SmashedStep, logits: Tensor) -> Tensor:
+        (of_all,) = step.of_all(logits.detach())
+        return embedding_std(F.normalize(of_all, dim=1))

@@ -1,0 +1,174 @@
+"""What memory one client needs: run in a process of its own by `overhead/memory.py`.
+
+    python -m mocosfl.overhead.one_client < job.yaml
+
+The job holds `config`, a run's configuration, and `batch_size`. Prints the peak of the resident
+memory in two of one client's steps, bytes above what the process held before, with torch imported
+and the same steps done once. The client has an ordinary network, not folded, and one CPU thread.
+"""
+
+import ctypes
+import gc
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD
+
+from mocosfl.config.derived import is_frozen, num_views, queue_shape
+from mocosfl.config.schema import Config
+from mocosfl.federation.ema import update_ema
+from mocosfl.federation.loss import contrastive_loss
+from mocosfl.federation.queue import KeyQueue
+from mocosfl.overhead.network import build_network
+
+_STATUS = Path("/proc/self/status")
+
+_CLEAR = Path("/proc/self/clear_refs")
+
+_RESET_PEAK = "5"  # see man proc_pid_clear_refs
+
+NUM_STEPS = 2  # the SGD buffer is made in the first
+
+
+def available() -> bool:
+    """Return whether this system tells a process's peak and lets it be reset."""
+    return _STATUS.is_file() and "VmHWM:" in _STATUS.read_text() and os.access(_CLEAR, os.W_OK)
+
+
+def reset_peak() -> int:
+    """Forget the peak so far; returns the resident bytes now."""
+    _CLEAR.write_text(_RESET_PEAK)
+    return _kilobytes("VmRSS") * 1024
+
+
+def peak() -> int:
+    """Return the largest resident bytes since `reset_peak`."""
+    return _kilobytes("VmHWM") * 1024
+
+
+def _kilobytes(name: str) -> int:
+    match = re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1])
+
+
+class Client(NamedTuple):
+    """A client with an ordinary network."""
+
+    online: nn.Module
+    momentum: nn.Module | None  # None with labels
+    optimizer: SGD | None  # None where frozen
+    queue: KeyQueue | None  # where the whole network, and so the loss, is the client's
+
+
+def run_steps(config: Config, batch_size: int) -> None:
+    """Run a client's steps on random images; what comes from the server is random too."""
+    client = _make_client(config)
+    dtype = torch.float64 if config.trainer.precision == "fp64" else torch.float32
+    size = config.dataset.image_size
+    bf16 = torch.autocast("cpu", torch.bfloat16, enabled=config.trainer.precision == "bf16")
+    for _ in range(NUM_STEPS):
+        views = torch.rand(2, batch_size, 3, size, size, dtype=dtype)
+        with bf16:
+            _step(config, client, views)
+
+
+def _make_client(config: Config) -> Client:
+    frozen = is_frozen(config)
+    dtype = torch.float64 if config.trainer.precision == "fp64" else torch.float32
+    online = _filled(build_network(config).client, dtype).requires_grad_(not frozen)
+    momentum = None
+    if frozen:
+        momentum = online  # a frozen head's copy stays equal to it
+    elif not config.method.supervised:
+        momentum = _filled(build_network(config).client, dtype).requires_grad_(False)
+    o = config.optimizer
+    optimizer = None
+    if not frozen:
+        optimizer = SGD(
+            online.parameters(), lr=o.client_lr, momentum=o.momentum, weight_decay=o.weight_decay
+        )
+    return Client(online, momentum, optimizer, own_queue(config))
+
+
+def own_queue(config: Config) -> KeyQueue | None:
+    """Return the queue of a client that computes the contrastive loss itself, else None."""
+    if not config.method.whole_network or config.method.supervised:
+        return None
+    (_, length), generator = queue_shape(config), torch.Generator()
+    queue = KeyQueue(1, length, dim=config.moco.projector_dim, generator=generator)
+    return queue.double() if config.trainer.precision == "fp64" else queue
+
+
+def _filled(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    # In evaluation mode, so that BatchNorm takes a single image; it holds the same tensors.
+    network = network.to_empty(device="cpu").to(dtype).eval()
+    for tensor in network.state_dict().values():
+        tensor.fill_(0.01)
+    return network
+
+
+def _step(config: Config, client: Client, views: Tensor) -> None:
+    query_view, key_view = views
+    if num_views(config) == 2:
+        query_view = torch.cat([views[0], views[1]])
+        key_view = torch.cat([views[1], views[0]])
+    query = client.online(query_view)
+    key = None
+    if client.momentum is not None:
+        if client.optimizer is not None:
+            update_ema(client.momentum, client.online, config.moco.momentum)
+        with torch.no_grad():
+            key = client.momentum(key_view)
+    if client.optimizer is not None:
+        if client.queue is None:
+            query.backward(torch.rand_like(query))
+        else:
+            assert key is not None
+            own_loss(config, client.queue, query, key).backward()
+        client.optimizer.step()
+        client.optimizer.zero_grad()
+
+
+def own_loss(config: Config, queue: KeyQueue, query: Tensor, key: Tensor) -> Tensor:
+    """Compute a whole network's loss on its client, and enqueue the keys; rows (B, D)."""
+    place, dtype = torch.zeros(1, dtype=torch.long), queue.keys.dtype
+    z, y = (functional.normalize(rows.to(dtype), dim=1) for rows in (query, key))
+    negatives, temperature = queue.negatives(place), config.moco.temperature
+    loss = contrastive_loss(z, y, negatives=negatives, temperature=temperature).loss
+    queue.enqueue(place, y[None])
+    return loss
+
+
+def _warm_up(config: Config, batch_size: int) -> None:
+    """Run the steps once and give the memory back.
+
+    What stays is the libraries' own: their code in memory and the kernels made for these shapes.
+    """
+    run_steps(config, batch_size)
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others keep little
+    if trim is not None:
+        trim(0)
+
+
+def main() -> None:
+    """Read the job from standard input, print the bytes."""
+    job: Any = OmegaConf.create(sys.stdin.read())
+    config = cast(Config, OmegaConf.merge(OmegaConf.structured(Config), job.config))
+    torch.set_num_threads(1)
+    _warm_up(config, job.batch_size)
+    before = reset_peak()
+    run_steps(config, job.batch_size)
+    print(max(0, peak() - before))
+
+
+if __name__ == "__main__":
+    main()

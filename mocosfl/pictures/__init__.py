@@ -1,0 +1,1 @@
+"""All pictures in one style; imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Model inversion: who is attacked, with what, and what came out."""

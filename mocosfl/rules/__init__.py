@@ -1,0 +1,1 @@
+"""What is refused, each rule once; `validate` applies them all and changes nothing."""

@@ -1,0 +1,164 @@
+"""Reading what a run has left: its configuration and its encoder."""
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from mocosfl.config.identity import (
+    FREE_KEYS,
+    FREE_ON_RESUME,
+    compared_values,
+    differences,
+    with_added_keys,
+)
+from mocosfl.config.schema import Config
+from mocosfl.federation.averaging import mean_of_rows
+from mocosfl.models.build import build_split
+from mocosfl.runs.folder import RunFolder
+
+HEADS = "federation.clients.online."
+
+TRUNK = "federation.server.trunk."
+
+
+class Encoder(NamedTuple):
+    """A frozen encoder and what it was trained with."""
+
+    network: nn.Module  # synchronised head and trunk: (B, 3, H, W) -> features (B, F)
+    config: Config
+    step: int  # training steps behind it
+    source: str  # where it comes from, for tables
+
+
+def find_checkpoint(path: Path, which: str) -> Path:
+    """Return the checkpoint file that a user means.
+
+    Args:
+        path: a checkpoint file or a run folder.
+        which: `last` or `best`, for a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: `which` is something else.
+    """
+    if which not in ("last", "best"):
+        raise ValueError(f"which={which}: choose last or best")
+    if path.is_file():
+        return path
+    folder = RunFolder(path)
+    file = folder.last if which == "last" else folder.best
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"checkpoint={path}: no {file.relative_to(path)} there; name a .ckpt file or the "
+            "folder of a run that has written a checkpoint"
+        )
+    return file
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, tensors left on disk until they are used.
+
+    Raises:
+        ValueError: the file is not one of ours, or is damaged.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise ValueError(
+            f"checkpoint={path}: not a readable checkpoint ({type(error).__name__}); if it was "
+            "cut off in a copy, copy it again"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"checkpoint={path}: not written by mocosfl; name a .ckpt file of a run")
+    return checkpoint
+
+
+def config_of(checkpoint: dict[str, Any]) -> Config:
+    """Return the configuration that a checkpoint was trained with."""
+    return with_added_keys(OmegaConf.merge(OmegaConf.structured(Config), checkpoint["config"]))
+
+
+def part_of(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's `state_dict` below a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def synchronised_head(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the mean head in a checkpoint's `state_dict`, name -> tensor."""
+    return {name: mean_of_rows(stacked) for name, stacked in part_of(state, HEADS).items()}
+
+
+def read_encoder(path: Path) -> Encoder:
+    """Return the encoder in a checkpoint: the synchronised head, then the trunk.
+
+    Raises:
+        ValueError: the file is not one of ours, or holds another network than it says.
+    """
+    checkpoint = read_checkpoint(path)
+    config, state = config_of(checkpoint), checkpoint["state_dict"]
+    split = build_split(config)
+    heads = synchronised_head(state)
+    # Of a whole network, what is behind the features is left out.
+    heads = {name: tensor for name, tensor in heads.items() if not name.startswith("projector.")}
+    trunk = part_of(state, TRUNK)
+    try:
+        split.head.load_state_dict(heads)
+        split.trunk.load_state_dict(trunk)
+    except RuntimeError as error:
+        raise ValueError(
+            f"checkpoint={path}: its weights do not fit the configuration in it ({error})"
+        ) from error
+    network = nn.Sequential(split.head, split.trunk).float().requires_grad_(False).eval()
+    return Encoder(network, config, checkpoint["global_step"], str(path))
+
+
+def check_head(config: Config, source: str) -> None:
+    """Check that something crosses a cut in a run.
+
+    Args:
+        config: of the run.
+        source: how the user named it, "key=value".
+
+    Raises:
+        ValueError: the whole network is on the client.
+    """
+    if config.method.whole_network:
+        raise ValueError(
+            f"{source}: has no head, method={config.method.name} keeps the whole network in one "
+            "place and nothing crosses a cut; name a run of a method that cuts the network, such "
+            "as mocosfl"
+        )
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return the SHA-256 of all weights and buffers, to show that none has changed."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_same_run(checkpoint: Path, config: Config) -> None:
+    """Compare the configuration in a checkpoint with the one to go on with.
+
+    Raises:
+        ValueError: names each key that differs.
+    """
+    theirs, ours = compared_values(config_of(read_checkpoint(checkpoint))), compared_values(config)
+    lines = [
+        f"{key}={mine}: the checkpoint was trained with {other}"
+        for key, mine, other in differences(ours, theirs)
+        if key.split(".")[0] not in FREE_KEYS and key not in FREE_ON_RESUME
+    ]
+    if lines:
+        raise ValueError(
+            f"{checkpoint} is of another configuration than the run folder's config.yaml:\n"
+            + "\n".join(lines)
+            + "\nput config.yaml back as it was, or start a fresh run"
+        )

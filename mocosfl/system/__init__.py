@@ -1,0 +1,1 @@
+"""Files, errors, logs, the device, randomness and units; imports nothing of ours."""

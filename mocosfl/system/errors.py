@@ -1,0 +1,59 @@
+"""Why a run was stopped on purpose."""
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from omegaconf.errors import OmegaConfBaseException
+
+
+class TrainingStopped(RuntimeError):
+    """The run has failed and was stopped on purpose; the message says why and what to do."""
+
+
+class Collapsed(TrainingStopped):
+    """The embeddings tell nothing any more; `step` is where that was seen."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+log = logging.getLogger(__name__)
+
+# OmegaConf's are about values that are missing, unknown or of a wrong type.
+MISTAKES = (ValueError, OSError, OmegaConfBaseException)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn the user's mistakes into a message and exit code 1, without a traceback.
+
+    The traceback is logged at debug level; `hydra.verbose=true` shows it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("\nmocosfl: interrupted\n")
+        sys.exit(130)  # what a shell expects of Ctrl-C
+    except Exception as error:
+        if not is_mistake(error):
+            raise
+        log.debug("stopped", exc_info=True)
+        sys.stderr.write(f"\nmocosfl: {words(error)}\n")
+        sys.exit(1)
+
+
+def is_mistake(error: Exception) -> bool:
+    """Return whether an exception is told in its own words, without a traceback."""
+    # Imported here: it needs torch, and --help does not.
+
+    return isinstance(error, (*MISTAKES, TrainingStopped))
+
+
+def words(error: Exception) -> str:
+    """Return an error's message, without what OmegaConf wraps around ours in a resolver."""
+    message = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", str(error))
+    return message.split("\n    full_key: ")[0]

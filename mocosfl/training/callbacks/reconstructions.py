@@ -1,0 +1,70 @@
+"""Pictures of what the simulated attackers see, as training goes."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from mocosfl.federation.step import Step
+from mocosfl.pictures.reconstructions import draw_reconstructions
+from mocosfl.privacy.ssim import ssim
+from mocosfl.tracking.loggers import log_picture
+from mocosfl.training.callbacks.alarm import is_last_step
+from mocosfl.training.module import MocoSFL
+
+log = logging.getLogger(__name__)
+
+NUM_SHOWN = 12
+
+
+class Reconstructions(Callback):
+    """Draws the first views of a step above what the clients' attackers make of them."""
+
+    def __init__(self, folder: Path, *, every_rounds: int) -> None:
+        """Keep the settings.
+
+        Args:
+            folder: for `reconstructions_round<number>.png`.
+            every_rounds: rounds between two pictures, at least 1.
+        """
+        self.folder, self.every_rounds = folder, every_rounds
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Step,
+        batch_idx: int,
+    ) -> None:
+        """Draw at the end of the rounds where it is due, and of the run."""
+        assert isinstance(pl_module, MocoSFL)
+        if pl_module.attackers is None:
+            return
+        due = trainer.global_step % (self.every_rounds * pl_module.steps_per_round) == 0
+        if not (due or is_last_step(trainer)):
+            return
+        path = self.folder / f"reconstructions_round{batch.round + 1:04d}.png"
+        self._draw(pl_module, batch, path)
+        step, progress = trainer.global_step - 1, pl_module.progress
+        log_picture(trainer.loggers, "privacy/reconstructions", path, step=step, progress=progress)
+
+    def _draw(self, module: MocoSFL, batch: Step, path: Path) -> None:
+        attackers, federation = module.attackers, module.federation
+        assert attackers is not None
+        with torch.no_grad():
+            smashed = federation.smash(batch, standing_still=True)
+            images = attackers.images_of(federation.views_up(batch)[0])
+            decoded = attackers.reconstruct(smashed.query.to(images), smashed.groups)
+        spread = torch.linspace(0, len(images) - 1, min(NUM_SHOWN, len(images))).round().long()
+        images, decoded = images[spread].cpu(), decoded[spread].cpu()
+        similarity = float(ssim(decoded, images).mean())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_reconstructions(
+            {"view": images, f"attacker\nSSIM {similarity:.2f}": decoded},
+            path,
+            title=f"What the simulated attacker sees after round {batch.round + 1:,}",
+        )

@@ -1,0 +1,1 @@
+"""A run's pool over several processes of one machine."""

@@ -1,0 +1,74 @@
+"""A further process of a run: it trains its share of the pool beside the first one."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from mocosfl.config.identity import plain
+from mocosfl.config.schema import Config
+from mocosfl.data.expert_data import open_data
+from mocosfl.federation.ranks import Ranks
+from mocosfl.overhead.plan import make_plan
+from mocosfl.runs.checkpoint import config_of
+from mocosfl.runs.folder import RunFolder
+from mocosfl.system.logs import setup_logging
+from mocosfl.training.build import build_module
+from mocosfl.training.collapse import read_collapses
+from mocosfl.training.cpu_settings import cpu_settings
+from mocosfl.training.data_module import DataModule
+from mocosfl.training.initial_weights import load_expert, start_from_expert
+from mocosfl.training.processes.strategy import OwnProcesses
+from mocosfl.training.processes.workers import Job, further_processes
+from mocosfl.training.trainer import make_trainer
+
+
+def further_ranks(
+    config: Config, folder: RunFolder, checkpoint: Path | None, processes: OwnProcesses | None
+) -> AbstractContextManager[None]:
+    """Return a context in which the further processes of a run train; see `further_processes`.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        checkpoint: to go on from; None for the start.
+        processes: this process, the first of several; None where it is alone.
+    """
+    if processes is None:
+        return nullcontext()
+    jobs = [
+        Job(plain(config), folder.path, checkpoint, rank, processes.port)
+        for rank in range(1, processes.ranks.number)
+    ]
+    return further_processes(train_rank, jobs)
+
+
+def train_rank(job: Job, ready: Callable[[], None]) -> None:
+    """Train as the first process does, and write nothing.
+
+    Args:
+        job: the process's part.
+        ready: called when all is built and the processes can meet.
+    """
+    setup_logging()
+    config, folder = config_of({"config": job.config}), RunFolder(job.folder)
+    with cpu_settings(config):
+        own_partition = folder.partition if job.checkpoint is not None else None
+        data = open_data(config, partition_file=own_partition)
+        plan = make_plan(config, data.partition.counts)
+        ranks = Ranks(job.rank, config.trainer.devices)
+        module = build_module(
+            config,
+            plan.steps_per_round,
+            counts=data.partition.counts,
+            smashed_folder=folder.smashed,
+            num_collapses=len(read_collapses(folder)),
+            ranks=ranks,
+        )
+        expert = load_expert(config) if job.checkpoint is None else None
+        if expert is not None:
+            start_from_expert(module.federation, expert)
+        trainer = make_trainer(config, folder, plan, [], OwnProcesses(ranks, job.port))
+        ready()
+        trainer.fit(
+            module, datamodule=DataModule(data), ckpt_path=job.checkpoint, weights_only=True
+        )

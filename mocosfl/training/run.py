@@ -1,0 +1,239 @@
+"""A run from its configuration to its last checkpoint."""
+
+import logging
+import shutil
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from mocosfl.config.identity import FREE_ON_RESUME, changed_keys, copy_keys
+from mocosfl.config.schema import Config
+from mocosfl.data.expert_data import open_data
+from mocosfl.data.federated_data import FederatedData
+from mocosfl.federation.ranks import ALONE, Ranks
+from mocosfl.overhead.plan import Plan, make_plan
+from mocosfl.overhead.plan_in_words import describe
+from mocosfl.rules.validate import validate
+from mocosfl.runs.checkpoint import check_same_run
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.resuming import how_to_go_on, shown
+from mocosfl.system.errors import Collapsed
+from mocosfl.tracking.loggers import open_loggers
+from mocosfl.training.build import build_module
+from mocosfl.training.collapse import go_back, read_collapses
+from mocosfl.training.cpu_settings import cpu_settings
+from mocosfl.training.data_module import DataModule
+from mocosfl.training.initial_weights import load_expert, start_from_expert
+from mocosfl.training.module import MocoSFL
+from mocosfl.training.preflight import (
+    check_disk,
+    check_fresh,
+    check_memory,
+    check_partition,
+    check_probe,
+    check_steps,
+)
+from mocosfl.training.processes.further_rank import further_ranks
+from mocosfl.training.processes.strategy import OwnProcesses, free_port
+from mocosfl.training.records import closing_words, draw_curves, write_end, write_finish
+from mocosfl.training.trainer import make_trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
+    """Train a federation, or go on with one.
+
+    Args:
+        config: of the run; checked here.
+        folder: where the run writes.
+        resume: go on from the folder's last checkpoint.
+
+    Returns:
+        The trained module; of several processes the first one's, with its own clients' heads.
+
+    Raises:
+        ValueError, FileNotFoundError: the configuration or the data are wrong; the message says
+            what to do.
+        TrainingStopped: the loss is not finite, or the run collapsed.
+        WorkerFailed: a further process (trainer.devices) has failed.
+    """
+    validate(config)
+    with cpu_settings(config), folder.locked():
+        return _train_through_collapses(config, folder, resume=resume)
+
+
+def train_unless_finished(config: Config, folder: RunFolder) -> "MocoSFL | None":
+    """Do what a run's folder calls for: start the run, go on with it, or leave it alone.
+
+    Decided under the folder's lock, so that of several processes one alone trains.
+
+    Args:
+        config: of the run; checked here. Equal to the one that the folder's run began with, but
+            for `FREE_KEYS`: a sweep's folders are named after their configuration.
+        folder: where the run writes.
+
+    Returns:
+        The trained module; None where the run had finished before.
+
+    Raises:
+        FolderBusy: another process is running there.
+        ValueError, FileNotFoundError, TrainingStopped: as `train`.
+    """
+    validate(config)
+    with cpu_settings(config), folder.locked():
+        if folder.finished.is_file():
+            return None
+        # A kill before config.yaml was complete leaves none: it is renamed into place.
+        return _train_through_collapses(config, folder, resume=folder.config.is_file())
+
+
+def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
+    """Train; after a collapse go back to the last good checkpoint, as often as is allowed."""
+    while True:
+        try:
+            return _train(config, folder, resume=resume)
+        except KeyboardInterrupt:  # before the first step or behind the last
+            if folder.config.is_file():
+                log.info("interrupted: %s", how_to_go_on(config, folder))
+            raise
+        except Collapsed as collapse:
+            if not go_back(config, folder, collapse.step):
+                raise
+            resume = True
+
+
+def _train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
+    start = time.monotonic()
+    if not resume:
+        check_fresh(folder)
+    checkpoint = _checkpoint(folder, config) if resume else None
+    own_partition = folder.partition if checkpoint is not None else None
+    data = open_data(config, partition_file=own_partition)
+    expert = load_expert(config) if checkpoint is None else None  # it is in the checkpoint
+    plan = make_plan(config, data.partition.counts)
+    check_steps(config, plan)
+    check_probe(config, data)
+    check_disk(config, folder, plan)
+    check_memory(config, plan)
+    _check_edge(config)
+    log.info("the plan\n%s", describe(config, plan))
+    # Imported here: Lightning and matplotlib take seconds, and the plan need not wait for them.
+    from mocosfl.training.records import write_start
+
+    if checkpoint is None:
+        write_start(config, folder, data, plan)
+    else:
+        check_partition(folder, data)
+        _note_free_keys(config, folder)
+    folder.failed.unlink(missing_ok=True)  # of an earlier try; nothing has refused this one
+    module = fit(config, folder, data, plan, checkpoint=checkpoint, expert=expert, start=start)
+    shutil.rmtree(folder.smashed, ignore_errors=True)  # gigabytes that nobody will replay
+    has_test_images = data.dataset.test is not None
+    words = closing_words(config, folder, has_test_images=has_test_images)
+    log.info("done: %s\n%s", shown(folder.path), words)
+    return module
+
+
+def _checkpoint(folder: RunFolder, config: Config) -> Path | None:
+    """Return the checkpoint to go on from; None if the run was stopped before its first."""
+    if not folder.last.is_file():
+        log.info("no checkpoint yet in %s: starting at step 0", folder.path)
+        return None
+    check_same_run(folder.last, config)
+    return folder.last
+
+
+def _note_free_keys(config: Config, folder: RunFolder) -> None:
+    """Let config.yaml say how a run goes on: with how many processes, listening where."""
+    recorded = folder.load_config()
+    changed = changed_keys(config, recorded, FREE_ON_RESUME)
+    for key, (now, before) in changed.items():
+        log.info("the run goes on with %s=%s, so far %s", key, now, before)
+    if changed:
+        copy_keys(config, recorded, changed)
+        folder.save_config(recorded)
+
+
+def _check_edge(config: Config) -> None:
+    """Check before anything is written that a networked run has what it needs."""
+    if config.edge is None:
+        return
+    try:  # the libraries of the extra `edge` are not everybody's
+        from mocosfl.edge.server.deployment import server_credentials
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"edge: {error.name} is not installed; install it with pip install -e '.[edge]'"
+        ) from error
+    server_credentials(config.edge)
+
+
+def fit(
+    config: Config,
+    folder: RunFolder,
+    data: FederatedData,
+    plan: Plan,
+    *,
+    checkpoint: Path | None,
+    expert: dict[str, Any] | None,
+    start: float,
+) -> MocoSFL:
+    """Train to the last step, and write what is known then.
+
+    Args:
+        config: of the run.
+        folder: where it writes.
+        data: of the run.
+        plan: of the run.
+        checkpoint: to go on from; None for the start.
+        expert: whose head and server the federation starts from; None for no expert.
+        start: when the run began, by `time.monotonic`.
+
+    Returns:
+        The trained module; of several processes the first one's, with its own clients' heads.
+
+    Raises:
+        TrainingStopped: the loss is not finite, or the run collapsed.
+        WorkerFailed: a further process (trainer.devices) has failed.
+    """
+    processes = _processes(config)
+    module = build_module(
+        config,
+        plan.steps_per_round,
+        counts=data.partition.counts,
+        smashed_folder=folder.smashed,
+        num_collapses=len(read_collapses(folder)),
+        ranks=ALONE if processes is None else processes.ranks,
+    )
+    if expert is not None:
+        start_from_expert(module.federation, expert)
+    with open_loggers(config, folder) as run_loggers:
+        try:
+            with _networked(config, module) as module:
+                trainer = make_trainer(config, folder, plan, run_loggers, processes)
+                with further_ranks(config, folder, checkpoint, processes):
+                    trainer.fit(
+                        module, datamodule=DataModule(data), ckpt_path=checkpoint, weights_only=True
+                    )
+        finally:  # the curves of a run that was stopped by an alarm say why
+            draw_curves(config, folder)
+        write_end(config, folder, data, module)
+        # Before W&B is closed: an upload may take its time, and nothing is to train by then.
+        write_finish(folder, module.global_step, seconds=time.monotonic() - start)
+    return module
+
+
+def _processes(config: Config) -> OwnProcesses | None:
+    """Return this process as the first of several; None where it is alone."""
+    number = config.trainer.devices
+    return None if number == 1 else OwnProcesses(Ranks(0, number), free_port())
+
+
+def _networked(config: Config, module: MocoSFL) -> AbstractContextManager[MocoSFL]:
+    """Put clients at the other end of streams where the run has remote ones."""
+    if config.edge is None:
+        return nullcontext(module)
+    from mocosfl.edge.server.deployment import networked
+
+    return networked(config, module)
