@@ -20,7 +20,7 @@ from mocosfl.overhead.network import build_network, num_values
 from mocosfl.overhead.summary import compute_bytes, compute_overhead, paper_megabytes
 from mocosfl.overhead.traffic import Rates, Shares, present_fraction, rates, shares_of, traffic
 from mocosfl.runs.folder import RunFolder
-from mocosfl.training import run as fitting
+from mocosfl.training import fit as fitting
 from mocosfl.training import run as training
 from mocosfl.training.module import MocoSFL
 

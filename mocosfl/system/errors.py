@@ -1,4 +1,4 @@
-"""Why a run was stopped on purpose."""
+"""How a command speaks of what went wrong: a message for a mistake, a traceback for the rest."""
 
 import logging
 import re
@@ -48,8 +48,6 @@ def user_errors() -> Iterator[None]:
 
 def is_mistake(error: Exception) -> bool:
     """Return whether an exception is told in its own words, without a traceback."""
-    # Imported here: it needs torch, and --help does not.
-
     return isinstance(error, (*MISTAKES, TrainingStopped))
 
 

@@ -3,29 +3,22 @@
 import logging
 import shutil
 import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mocosfl.config.identity import FREE_ON_RESUME, changed_keys, copy_keys
 from mocosfl.config.schema import Config
 from mocosfl.data.expert_data import open_data
-from mocosfl.data.federated_data import FederatedData
-from mocosfl.federation.ranks import ALONE, Ranks
-from mocosfl.overhead.plan import Plan, make_plan
+from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe
 from mocosfl.rules.validate import validate
 from mocosfl.runs.checkpoint import check_same_run
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.resuming import how_to_go_on, shown
 from mocosfl.system.errors import Collapsed
-from mocosfl.tracking.loggers import open_loggers
-from mocosfl.training.build import build_module
-from mocosfl.training.collapse import go_back, read_collapses
+from mocosfl.training.collapse import go_back
 from mocosfl.training.cpu_settings import cpu_settings
-from mocosfl.training.data_module import DataModule
-from mocosfl.training.initial_weights import load_expert, start_from_expert
-from mocosfl.training.module import MocoSFL
+from mocosfl.training.initial_weights import load_expert
 from mocosfl.training.preflight import (
     check_disk,
     check_fresh,
@@ -34,10 +27,9 @@ from mocosfl.training.preflight import (
     check_probe,
     check_steps,
 )
-from mocosfl.training.processes.further_rank import further_ranks
-from mocosfl.training.processes.strategy import OwnProcesses, free_port
-from mocosfl.training.records import closing_words, draw_curves, write_end, write_finish
-from mocosfl.training.trainer import make_trainer
+
+if TYPE_CHECKING:
+    from mocosfl.training.module import MocoSFL
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +112,8 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     _check_edge(config)
     log.info("the plan\n%s", describe(config, plan))
     # Imported here: Lightning and matplotlib take seconds, and the plan need not wait for them.
-    from mocosfl.training.records import write_start
+    from mocosfl.training.fit import fit
+    from mocosfl.training.records import closing_words, write_start
 
     if checkpoint is None:
         write_start(config, folder, data, plan)
@@ -167,73 +160,3 @@ def _check_edge(config: Config) -> None:
             f"edge: {error.name} is not installed; install it with pip install -e '.[edge]'"
         ) from error
     server_credentials(config.edge)
-
-
-def fit(
-    config: Config,
-    folder: RunFolder,
-    data: FederatedData,
-    plan: Plan,
-    *,
-    checkpoint: Path | None,
-    expert: dict[str, Any] | None,
-    start: float,
-) -> MocoSFL:
-    """Train to the last step, and write what is known then.
-
-    Args:
-        config: of the run.
-        folder: where it writes.
-        data: of the run.
-        plan: of the run.
-        checkpoint: to go on from; None for the start.
-        expert: whose head and server the federation starts from; None for no expert.
-        start: when the run began, by `time.monotonic`.
-
-    Returns:
-        The trained module; of several processes the first one's, with its own clients' heads.
-
-    Raises:
-        TrainingStopped: the loss is not finite, or the run collapsed.
-        WorkerFailed: a further process (trainer.devices) has failed.
-    """
-    processes = _processes(config)
-    module = build_module(
-        config,
-        plan.steps_per_round,
-        counts=data.partition.counts,
-        smashed_folder=folder.smashed,
-        num_collapses=len(read_collapses(folder)),
-        ranks=ALONE if processes is None else processes.ranks,
-    )
-    if expert is not None:
-        start_from_expert(module.federation, expert)
-    with open_loggers(config, folder) as run_loggers:
-        try:
-            with _networked(config, module) as module:
-                trainer = make_trainer(config, folder, plan, run_loggers, processes)
-                with further_ranks(config, folder, checkpoint, processes):
-                    trainer.fit(
-                        module, datamodule=DataModule(data), ckpt_path=checkpoint, weights_only=True
-                    )
-        finally:  # the curves of a run that was stopped by an alarm say why
-            draw_curves(config, folder)
-        write_end(config, folder, data, module)
-        # Before W&B is closed: an upload may take its time, and nothing is to train by then.
-        write_finish(folder, module.global_step, seconds=time.monotonic() - start)
-    return module
-
-
-def _processes(config: Config) -> OwnProcesses | None:
-    """Return this process as the first of several; None where it is alone."""
-    number = config.trainer.devices
-    return None if number == 1 else OwnProcesses(Ranks(0, number), free_port())
-
-
-def _networked(config: Config, module: MocoSFL) -> AbstractContextManager[MocoSFL]:
-    """Put clients at the other end of streams where the run has remote ones."""
-    if config.edge is None:
-        return nullcontext(module)
-    from mocosfl.edge.server.deployment import networked
-
-    return networked(config, module)
