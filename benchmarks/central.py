@@ -139,7 +139,7 @@ def shared(run: Run, pace: Pace) -> None:
     pace.begin()
     for view1, view2 in views:
         with torch.autocast(run.device, torch.bfloat16, enabled=config.trainer.precision == "bf16"):
-            output = federation(_step_of_one(federation, view1, view2))
+            output = federation.run(_step_of_one(federation, view1, view2))
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()

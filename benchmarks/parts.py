@@ -12,6 +12,7 @@ from mocosfl.data.loader import StepLoader
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.federation import client_pool, server
 from mocosfl.federation.federation import Federation
+from mocosfl.federation.server import SmashedStep
 from mocosfl.federation.step import Step
 
 REST = "Lightning and the rest"
@@ -116,8 +117,8 @@ class Parts:
             self.stop()
             self.start("backward, heads")
 
-        def watched(step: Step, **named: Any) -> Any:
-            smashed = smash(step, **named)
+        def watched(step: Step) -> SmashedStep:
+            smashed = smash(step)
             if smashed.query.requires_grad:
                 smashed.query.register_hook(crossing)
             return smashed

@@ -132,7 +132,7 @@ def train_step(
     """Do what the LightningModule does for one step."""
     federation.clients.enter(torch.tensor(pool), optimizer)
     optimizer.zero_grad()
-    output: ServerOutput = federation(make_step(views, pool=pool))
+    output: ServerOutput = federation.run(make_step(views, pool=pool))
     output.loss.backward()
     optimizer.step()
     if sync:

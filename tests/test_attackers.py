@@ -66,7 +66,7 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 def penalty_of(federation: Federation, attackers: AttackerPool, views: Any) -> Tensor:
     step = make_step(views)
-    smashed = federation.smash(step, standing_still=False)
+    smashed = federation.smash(step)
     return attackers.penalty(smashed.query, attackers.images_of(step.view1), step.groups).penalty
 
 
@@ -108,15 +108,15 @@ def test_attackers_step_leaves_the_heads_alone_and_moves_the_attackers():
     heads, decoders = state_of(federation), state_of(attackers.decoders)
     step = make_step(make_views(0, 3, 2))
     with torch.no_grad():
-        query = federation.smash(step, standing_still=True).query
+        query = federation.smash_untrained(step).query
     images = attackers.images_of(step.view1)
-    first = attackers.train_step(query, images, step.groups, lr=LR)
+    first = attackers.train_step(query, images, step.groups)
     assert_equal(state_of(federation), heads)
     assert all(p.grad is None for p in federation.parameters())
     after = state_of(attackers.decoders)
     assert all(not torch.equal(after[name], tensor) for name, tensor in decoders.items())
     for _ in range(20):
-        last = attackers.train_step(query, images, step.groups, lr=LR)
+        last = attackers.train_step(query, images, step.groups)
     assert bool((last > first + 0.05).all())  # it learns to see more
 
 
@@ -145,7 +145,7 @@ def test_folded_attackers_are_plain_ones_in_a_loop(batch: int):
     adams = [torch.optim.Adam(decoder.parameters(), lr=LR) for decoder in plain]
     for seed in range(3):
         smashed, images = make_rows(3, batch, seed)
-        found = attackers.train_step(smashed, images, groups, lr=LR)
+        found = attackers.train_step(smashed, images, groups)
         for client, (decoder, adam) in enumerate(zip(plain, adams, strict=True)):
             rows = slice(client * batch, (client + 1) * batch)
             similarity = ssim(decoder.train()(smashed[rows]), images[rows]).mean()
@@ -167,8 +167,8 @@ def test_attacker_of_a_client_that_misses_stands_still(batch: int):
         kept = [slice(0, batch), slice(2 * batch, 3 * batch)]
         rows = [torch.cat([x[part] for part in kept]) for x in (smashed, images)]
         groups = (ClientGroup(torch.tensor([0, 2]), batch),)
-        some.train_step(rows[0], rows[1], groups, lr=LR)
-        alone.train_step(rows[0], rows[1], one_group(2, batch), lr=LR)
+        some.train_step(rows[0], rows[1], groups)
+        alone.train_step(rows[0], rows[1], one_group(2, batch))
     fresh, stacks = make_attackers(3, batch=batch)._stacks(), some._stacks()
     for name, stack in alone._stacks().items():
         assert torch.allclose(stacks[name][[0, 2]], stack, atol=1e-10), name
@@ -181,11 +181,11 @@ def test_clients_of_different_batches_train_as_on_their_own():
         ClientGroup(torch.tensor([1]), 2),
     )  # fmt: skip
     smashed, images = make_rows(1, 5)
-    both.train_step(smashed, images, groups, lr=LR)
+    both.train_step(smashed, images, groups)
     for client, rows in enumerate((slice(0, 3), slice(3, 5))):
         alone = make_attackers(1)
         size = rows.stop - rows.start
-        alone.train_step(smashed[rows], images[rows], one_group(1, size), lr=LR)
+        alone.train_step(smashed[rows], images[rows], one_group(1, size))
         for name, stack in alone._stacks().items():
             assert torch.allclose(both._stacks()[name][client], stack[0], atol=1e-10), name
 
@@ -195,11 +195,11 @@ def test_attackers_stay_with_their_clients():
     for seed, pool in enumerate(([0, 1], [2, 0], [3, 1], [0, 2])):
         smashed, images = make_rows(2, 2, seed)
         sampled.enter(torch.tensor(pool))
-        sampled.train_step(smashed, images, one_group(2, 2), lr=LR)
+        sampled.train_step(smashed, images, one_group(2, 2))
         order = torch.tensor(pool).argsort()
         rows = [x.reshape(2, 2, *x.shape[1:])[order].flatten(0, 1) for x in (smashed, images)]
         groups = (ClientGroup(torch.tensor(sorted(pool)), 2),)
-        everyone.train_step(rows[0], rows[1], groups, lr=LR)
+        everyone.train_step(rows[0], rows[1], groups)
     for pool in ([0, 1], [2, 3]):
         sampled.enter(torch.tensor(pool))
         for name, stack in sampled._stacks().items():
@@ -210,13 +210,13 @@ def test_saved_attackers_go_on_as_they_were():
     one = make_attackers(4, 2)
     for seed, pool in enumerate(([0, 1], [2, 0])):
         one.enter(torch.tensor(pool))
-        one.train_step(*make_rows(2, 2, seed), one_group(2, 2), lr=LR)
+        one.train_step(*make_rows(2, 2, seed), one_group(2, 2))
     other = make_attackers(4, 2)
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     for seed, pool in enumerate(([1, 3], [0, 2])):
         for attackers in (one, other):
             attackers.enter(torch.tensor(pool))
-            attackers.train_step(*make_rows(2, 2, seed), one_group(2, 2), lr=LR)
+            attackers.train_step(*make_rows(2, 2, seed), one_group(2, 2))
     for name, stack in one._stacks().items():
         assert torch.equal(stack, other._stacks()[name]), name
 

@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer
 
 from mocosfl.federation.averaging import Averager, mean_of_rows
 from mocosfl.federation.client_bank import ClientRows
-from mocosfl.federation.client_pool import ClientPool, Smashed
+from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.folding import stacked_state
 
 NUM_CLIENTS = 5
@@ -20,13 +20,18 @@ KINDS = ("online", "momentum", "sgd")
 State = dict[str, dict[str, Tensor]]
 
 
+class Smashed(NamedTuple):
+    query: Tensor
+    key: Tensor
+
+
 def run_heads(pool: ClientPool, views: tuple[Tensor, ...]) -> Smashed:
     """Run two views (P, b, 3, H, W) of the whole pool through its heads."""
-    view1, view2 = views
-    smashed: Smashed = pool(
-        view1.flatten(0, 1), view2.flatten(0, 1), one_group(*view1.shape[:2])
-    )
-    return smashed
+    view1, view2 = (view.flatten(0, 1) for view in views)
+    groups = one_group(*views[0].shape[:2])
+    query = pool.query(view1, groups)
+    pool.update_momentum()
+    return Smashed(query, pool.key(view2, groups))
 
 
 class Clients(NamedTuple):
@@ -217,13 +222,13 @@ def test_key_comes_from_the_momentum_head_after_its_update() -> None:
         torch.testing.assert_close(smashed.key[rows], single(views[1][place]))
 
 
-def test_momentum_heads_stand_still_outside_training() -> None:
+def test_running_the_heads_changes_none_of_them() -> None:
     clients = make_clients()
     clients.train(seed=0)
     before = clients.states()
-    clients.pool.eval()
-    with torch.no_grad():
-        run_heads(clients.pool, make_views(1, 2, 2))
+    view, groups = make_views(1, 2, 2)[0].flatten(0, 1), one_group(2, 2)
+    clients.pool.query(view, groups)
+    clients.pool.key(view, groups)
 
     assert_same(clients.states(), before)
 

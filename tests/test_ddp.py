@@ -22,8 +22,9 @@ from conftest import Compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from mocosfl.federation.federation import Federation
 from mocosfl.federation.ranks import Ranks
-from mocosfl.federation.server import Server, ServerOutput, SmashedStep
+from mocosfl.federation.server import ServerOutput, SmashedStep
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.errors import TrainingStopped
 from mocosfl.training.callbacks.checkpoints import LastCheckpoint
@@ -193,15 +194,15 @@ def test_clock_of_several_processes_is_asked_at_some_steps_alone(monkeypatch: py
 
 def fail_at_third_step(job: Job, ready: Callable[[], None]) -> None:
     """Train as a further process that breaks."""
-    good, calls = Server.forward, []
+    good, calls = Federation.learn, []
 
-    def breaking(self: Server, step: SmashedStep) -> ServerOutput:
+    def breaking(self: Federation, step: SmashedStep) -> ServerOutput:
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("the third step was too much")
         return good(self, step)
 
-    Server.forward = breaking  # type: ignore[method-assign]
+    Federation.learn = breaking  # type: ignore[method-assign]
     further_rank.train_rank(job, ready)
 
 

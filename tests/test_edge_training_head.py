@@ -86,7 +86,7 @@ class Simulation(NamedTuple):
         gradient = torch.zeros_like(query)
         if query.requires_grad:
             query.retain_grad()
-        self.federation.server(smashed).loss.backward()
+        self.federation.learn(smashed).loss.backward()
         if query.grad is not None:
             gradient = query.grad
         for group in self.optimizer.param_groups:

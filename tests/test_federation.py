@@ -217,18 +217,17 @@ def test_one_client_is_centralised_moco() -> None:
 
 def test_clients_do_not_see_each_other_s_gradient() -> None:
     federation = make_federation(make_split(), num_clients=2, pool_size=2, symmetric="full")
-    server = deepcopy(federation.server)
+    twin = deepcopy(federation)
     views = make_views(0, 2, BATCH)
-    smashed: list[Tensor] = []
-    federation.server.register_forward_pre_hook(lambda _, inputs: smashed.append(inputs[0].query))
-    federation(make_step(views)).loss.backward()
-    own_rows = smashed[0].detach()[: 2 * BATCH]  # of client 0: both views
-    query = smashed[0].detach().requires_grad_()
+    smashed = federation.smash(make_step(views))
+    federation.learn(smashed).loss.backward()
+    own_rows = smashed.query.detach()[: 2 * BATCH]  # of client 0: both views
+    query = smashed.query.detach().requires_grad_()
     both = torch.cat([views[1], views[0]], 1)
     key = federation.clients.momentum(both.transpose(0, 1).flatten(1, 2)).detach()
     key = key.reshape(2 * BATCH, 2, *query.shape[1:]).transpose(0, 1).flatten(0, 1)
     groups = one_group(2, 2 * BATCH)
-    server(SmashedStep(query, key, None, federation.clients.pool, groups)).loss.backward()
+    twin.learn(SmashedStep(query, key, None, federation.clients.pool, groups)).loss.backward()
 
     head = deepcopy(federation.clients.average_head()).requires_grad_(True)  # all start equal
     sent = head(torch.cat([views[0][0], views[1][0]]))
@@ -245,9 +244,9 @@ def test_step_under_bf16_autocast_keeps_state_loss_and_gradients_in_fp32() -> No
     twin = deepcopy(federation)
     views = tuple(view.float() for view in make_views(0, 3, BATCH))
     with torch.autocast("cpu", torch.bfloat16):
-        output = federation(make_step(views))
+        output = federation.run(make_step(views))
     output.loss.backward()
-    exact = twin(make_step(views))
+    exact = twin.run(make_step(views))
     exact.loss.backward()
 
     assert output.loss.dtype == torch.float32

@@ -20,14 +20,13 @@ from golden_traces import (
     trace_files,
     views,
 )
-from torch import nn
 from torch.utils.data import DataLoader
 
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.optimizer import OptimizerSettings
 from mocosfl.federation.queue import KeyQueue
-from mocosfl.federation.server import Server, SmashedStep
+from mocosfl.federation.server import Server, ServerOutput, SmashedStep
 from mocosfl.federation.step import ClientGroup, Step
 from mocosfl.training.module import MocoSFL
 
@@ -89,17 +88,18 @@ class Recorder(pl.Callback):
 
     def __init__(self, federation: Federation) -> None:
         self.steps: list[dict[str, float]] = []
-        federation.server.register_forward_pre_hook(self._watch)
+        self._learn = federation.learn
+        federation.learn = self._watch  # type: ignore[method-assign]
 
-    def _watch(self, server: nn.Module, inputs: tuple[SmashedStep]) -> None:
-        (step,) = inputs
+    def _watch(self, step: SmashedStep) -> ServerOutput:
         assert step.key is not None
         self.query, self.key = step.query, step.key
         # Frozen heads send no gradient; the trace gives it all the same.
         _ = self.query.retain_grad() if self.query.requires_grad else self.query.requires_grad_()
+        return self._learn(step)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        output = pl_module.last_output
+        output = pl_module.record.output
         assert self.query.grad is not None
         self.steps.append(
             step_figures(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Compose, changed
-from torch import Tensor, nn
+from torch import Tensor
 
 from mocosfl.config.derived import batch_sizes, client_kinds
 from mocosfl.config.schema import Config
@@ -15,7 +15,7 @@ from mocosfl.data.round_plan import draw_present
 from mocosfl.federation.averaging import Spread
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.folding import stacked_state
-from mocosfl.federation.server import SmashedStep
+from mocosfl.federation.server import ServerOutput, SmashedStep
 from mocosfl.overhead.network import build_network, num_values
 from mocosfl.overhead.summary import compute_bytes, compute_overhead, paper_megabytes
 from mocosfl.overhead.traffic import Rates, Shares, present_fraction, rates, shares_of, traffic
@@ -160,7 +160,13 @@ class Crossing:
         federation = module.federation
         clients = federation.clients
         if not federation.whole_network:
-            federation.server.register_forward_pre_hook(self._smashed)
+            learn = federation.learn
+
+            def crossed(step: SmashedStep) -> ServerOutput:
+                self._smashed(step)
+                return learn(step)
+
+            federation.learn = crossed  # type: ignore[method-assign]
         synchronise = clients.synchronise
 
         def counted(align_momentum: bool, places: Tensor | None = None) -> Spread | None:
@@ -170,8 +176,7 @@ class Crossing:
 
         clients.synchronise = counted  # type: ignore[method-assign]
 
-    def _smashed(self, server: nn.Module, inputs: tuple[SmashedStep]) -> None:
-        (step,) = inputs
+    def _smashed(self, step: SmashedStep) -> None:
         sent = (step.query, step.key, step.labels)
         self.up += sum(tensor.nbytes for tensor in sent if tensor is not None)
         if step.query.requires_grad:

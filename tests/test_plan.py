@@ -155,7 +155,7 @@ def test_client_bank_is_as_large_as_planned_once_all_took_part(
             federation.clients.enter(torch.arange(start, start + 3), optimizer)
         views = torch.randn(2, pool, 1, 3, 16, 16, generator=torch.Generator().manual_seed(start))
         optimizer.zero_grad()
-        federation(make_step((views[0], views[1]))).loss.backward()
+        federation.run(make_step((views[0], views[1]))).loss.backward()
         optimizer.step()
         federation.synchronise()
     plan = make_plan(config, np.full(6, 12))

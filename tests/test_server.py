@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from mocosfl.federation.ema import update_ema
 from mocosfl.federation.loss import contrastive_loss
-from mocosfl.federation.server import Server, SmashedStep
+from mocosfl.federation.server import Server, ServerOutput, SmashedStep
 from mocosfl.models.projector import Projector
 
 ROWS = 4
@@ -50,6 +50,14 @@ def smashed(seed: int) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+def learn(server: Server, step: SmashedStep) -> ServerOutput:
+    """Run the server's side of a training step."""
+    server.update_momentum()
+    passes = server.contrast(step)
+    server.enqueue(passes.keys)
+    return passes.output
+
+
 def as_step(query: Tensor, key: Tensor, pool: Tensor = POOL) -> SmashedStep:
     """Give each client of the pool equally many of the rows."""
     return SmashedStep(query, key, None, pool, one_group(len(pool), len(query) // len(pool)))
@@ -71,7 +79,7 @@ def gradients(module: nn.Module) -> dict[str, Tensor | None]:
 def test_momentum_copies_move_before_the_keys_are_made() -> None:
     server = make_server(two_sided=False)
     before, q, k = deepcopy(server), smashed(0), smashed(1)
-    server(as_step(q, k))
+    learn(server, as_step(q, k))
 
     for momentum, online in (("momentum_trunk", "trunk"), ("momentum_projector", "projector")):
         for name, parameter in server.get_submodule(momentum).named_parameters():
@@ -87,7 +95,7 @@ def test_two_sided_loss_is_the_sum_of_both_passes_against_the_old_queue() -> Non
     server = make_server(two_sided=True)
     old = server.queue.keys.clone()
     q, k = smashed(0), smashed(1)
-    output = server(as_step(q, k))
+    output = learn(server, as_step(q, k))
 
     settings: dict[str, Any] = {"negatives": old, "temperature": TEMPERATURE}
     first = contrastive_loss(queries(server, q), momentum_keys(server, k), **settings)
@@ -99,7 +107,7 @@ def test_two_sided_loss_is_the_sum_of_both_passes_against_the_old_queue() -> Non
 def test_two_sided_step_enqueues_keys_of_queries_before_keys_of_keys() -> None:
     server = make_server(two_sided=True)
     q, k = smashed(0), smashed(1)
-    server(as_step(q, k))
+    learn(server, as_step(q, k))
 
     expected = torch.cat([momentum_keys(server, q), momentum_keys(server, k)])
     torch.testing.assert_close(server.queue.keys[0, : 2 * ROWS], expected)
@@ -111,8 +119,8 @@ def test_two_sided_step_sends_only_the_gradient_of_the_query_of_the_first_pass()
     one_sided = deepcopy(server)
     one_sided.two_sided = False
     q, twin, k = smashed(0).requires_grad_(), smashed(0).requires_grad_(), smashed(1)
-    server(as_step(q, k)).loss.backward()
-    one_sided(as_step(twin, k)).loss.backward()
+    learn(server, as_step(q, k)).loss.backward()
+    learn(one_sided, as_step(twin, k)).loss.backward()
 
     torch.testing.assert_close(q.grad, twin.grad, rtol=1e-10, atol=1e-12)
     ours, theirs = gradients(server), gradients(one_sided)
@@ -125,7 +133,7 @@ def test_private_queues_take_the_rows_of_their_client_by_its_place_in_the_pool()
     server = make_server(two_sided=True, num_queues=3)
     old = server.queue.keys.clone()
     q, k = smashed(0), smashed(1)
-    server(as_step(q, k))
+    learn(server, as_step(q, k))
     of_q, of_k = momentum_keys(server, q), momentum_keys(server, k)
 
     assert server.queue.pointers.tolist() == [4, 0, 4]
@@ -140,7 +148,7 @@ def test_private_queues_are_the_only_negatives_of_their_client_s_rows() -> None:
     server = make_server(two_sided=False, num_queues=3)
     old = server.queue.keys.clone()
     q, k = smashed(0), smashed(1)
-    output = server(as_step(q, k))
+    output = learn(server, as_step(q, k))
 
     parts = [
         contrastive_loss(
@@ -156,7 +164,7 @@ def test_private_queues_are_the_only_negatives_of_their_client_s_rows() -> None:
 
 def test_queue_holds_length_one_keys_and_is_part_of_the_state() -> None:
     server = make_server(two_sided=True)
-    server(as_step(smashed(0), smashed(1)))
+    learn(server, as_step(smashed(0), smashed(1)))
 
     lengths = server.queue.keys.norm(dim=2)
     torch.testing.assert_close(lengths, torch.ones_like(lengths))
@@ -166,7 +174,7 @@ def test_queue_holds_length_one_keys_and_is_part_of_the_state() -> None:
 def test_more_keys_a_step_than_the_queue_holds_are_an_error() -> None:
     server = make_server(two_sided=True, length=2 * ROWS - 1)
     with pytest.raises(ValueError, match=r"moco\.queue_length"):
-        server(as_step(smashed(0), smashed(1)))
+        learn(server, as_step(smashed(0), smashed(1)))
 
 
 class Fixed(nn.Module):
@@ -194,7 +202,8 @@ def test_embedding_std_tells_collapse_from_spread(collapsed: bool, expected: flo
         momentum=TAU,
         two_sided=False,
     )
-    output = server(as_step(torch.zeros(2 * DIM, 1), torch.zeros(2 * DIM, 1), torch.tensor([0])))
+    rows = torch.zeros(2 * DIM, 1)
+    output = learn(server, as_step(rows, rows, torch.tensor([0])))
 
     assert output.embedding_std.item() == pytest.approx(expected)
 
@@ -216,7 +225,7 @@ def test_batch_norm_of_the_projector_is_over_the_rows_of_one_pass() -> None:
         )
         expected += float(loss.loss.detach())
 
-    output = server(as_step(query, key))
+    output = learn(server, as_step(query, key))
 
     assert float(output.loss.detach()) == pytest.approx(expected, rel=1e-10)
     for name, value in apart.projector.norm.state_dict().items():

@@ -214,7 +214,7 @@ def test_online_regulariser_trains_every_client_and_resumes(
     module = train(compose_quick(overrides), whole, resume=False)
     assert module.attackers is not None
     # Three rounds of six clients: each of them has taken steps with an attacker of its own.
-    steps = module.attackers._bank["adam.num_steps"].rows
+    steps = module.attackers.get_extra_state()["adam.num_steps"][1]
     assert steps is not None
     assert int((steps > 0).sum()) + 6 >= 12
     with monkeypatch.context() as patch, pytest.raises(SystemExit):

@@ -56,7 +56,7 @@ def test_split_supervised_training_equals_a_loop_over_clients() -> None:
         labels = draw_labels(number)
         step = make_step((view1, view2), labels=labels)._replace(view2=None)
         optimizer.zero_grad()
-        output = federation(step)
+        output = federation.run(step)
         output.loss.backward()
         optimizer.step()
 

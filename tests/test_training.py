@@ -16,7 +16,8 @@ from mocosfl.data import federated_data
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
-from mocosfl.federation.server import Server, ServerOutput, SmashedStep
+from mocosfl.federation.federation import Federation
+from mocosfl.federation.server import ServerOutput, SmashedStep
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
 from mocosfl.system.errors import TrainingStopped
@@ -27,6 +28,7 @@ from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.callbacks.knn_monitor import KnnMonitor
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.run import train
+from mocosfl.training.step_record import StepRecord
 
 STEPS, STEPS_PER_ROUND = 21, 7  # of the quick run, which saves every 2 steps
 PNG = b"\x89PNG"
@@ -220,15 +222,15 @@ def test_run_in_half_precision_trains(compose_quick: Compose, tmp_path: Path):
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    good, calls = Server.forward, []
+    good, calls = Federation.learn, []
 
-    def diverging(self: Server, step: SmashedStep) -> ServerOutput:
+    def diverging(self: Federation, step: SmashedStep) -> ServerOutput:
         output = good(self, step)
         calls.append(1)
         factor = float("nan") if len(calls) >= 6 else 1.0
         return output._replace(loss=output.loss * factor)
 
-    monkeypatch.setattr(Server, "forward", diverging)
+    monkeypatch.setattr(Federation, "learn", diverging)
     folder = RunFolder(tmp_path / "run")
     # NaN from step 6; checkpoints are due at steps 6 and 8, the alarm looks at step 10.
     config = compose_quick(["trainer.log_every_steps=10", "callbacks.knn_every_rounds=0"])
@@ -248,7 +250,7 @@ def module(compose_quick: Compose) -> MocoSFL:
 def look(alarm: Alarm, module: MocoSFL, step: int, *, loss: float, std: float, end: int = 99):
     """Show a step to the alarm."""
     values = (torch.tensor(value) for value in (loss, 0.5, std))
-    module.last_output = ServerOutput(*values)
+    module.record = StepRecord(ServerOutput(*values), 1, {})
     trainer: Any = SimpleNamespace(global_step=step, max_steps=end)
     alarm.on_train_batch_end(trainer, module, None, None, step - 1)
 

@@ -81,7 +81,7 @@ def train(federation: Federation, optimizer: Optimizer, step: Step) -> float:
     federation.clients.enter(step.pool, optimizer)
     with federation.clients.sparing(None if len(places) == POOL_SIZE else places, optimizer):
         optimizer.zero_grad()
-        output = federation(step)
+        output = federation.run(step)
         output.loss.backward()
         optimizer.step()
     return output.loss.item()

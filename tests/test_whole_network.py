@@ -121,7 +121,7 @@ def test_unequal_and_missing_whole_networks_train_as_if_alone() -> None:
         places = None if len(there) == 3 else torch.tensor(there)
         with federation.clients.sparing(places, optimizer):
             optimizer.zero_grad()
-            federation(step).loss.backward()
+            federation.run(step).loss.backward()
             optimizer.step()
         for place, (x1, x2) in zip(there, views, strict=True):
             loop[pool[place]].step(x1[0], x2[0])

@@ -1,15 +1,16 @@
-"""All clients: the heads of the round's pool, stacked, and a bank with the state of the others.
+"""The pool: the heads of this round's clients, stacked.
 
 Where several processes share a pool, each has the heads of some of its places, see `ranks`, and
 the whole bank. What looks at the heads of all then runs in all processes: `synchronise`, `enter`,
 `average_head`, `client_state`.
 
-N: clients in all. P: clients in the pool. P_r: of these, this process's. b: images a client.
+N: clients in all. P: clients in the pool. P_r: of these, this process's. b: images a client. B:
+rows of a step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +18,19 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from mocosfl.federation.averaging import Averager, Heads, Spread, divergences, mean_head, spread
-from mocosfl.federation.client_bank import ClientRows
+from mocosfl.federation.client_bank import ClientBank
 from mocosfl.federation.ema import update_ema
-from mocosfl.federation.folding import fold, fold_images, load_single, stacked_state, unfold_images
+from mocosfl.federation.folding import (
+    fold,
+    fold_images,
+    load_single,
+    stacked_state,
+    unfold_images,
+)
 from mocosfl.federation.ranks import ALONE, Ranks
 from mocosfl.federation.step import ClientGroup, rows_by_group, without_rows
 
-
-class Smashed(NamedTuple):
-    """What the clients send up, in the order of the step's rows."""
-
-    query: Tensor  # (B, c, h, w), with gradient unless the heads are frozen
-    key: Tensor | None  # (B, c, h, w), without gradient; None where there is no key view
+Stacks = dict[str, dict[str, Tensor]]  # online, momentum or sgd -> name -> (P_r, ...)
 
 
 class ClientPool(nn.Module):
@@ -77,44 +79,38 @@ class ClientPool(nn.Module):
         self.register_buffer("pool", torch.arange(pool_size))
         self.tau, self.stateless, self.frozen = momentum, stateless, frozen
         self.num_clients, self.pool_size = num_clients, pool_size
-        state = dict(head.named_parameters())
-        self._online_bank = {n: ClientRows(p, num_clients) for n, p in state.items()}
-        self._momentum_bank = {n: ClientRows(p, num_clients) for n, p in state.items()}
-        self._sgd_bank = {n: ClientRows(torch.zeros_like(p), num_clients) for n, p in state.items()}
+        start: dict[str, Tensor] = dict(head.named_parameters())
+        empty = {name: torch.zeros_like(parameter) for name, parameter in start.items()}
+        initial = {"online": start, "momentum": start, "sgd": empty}
+        self.bank = {kind: ClientBank(state, num_clients) for kind, state in initial.items()}
         # Whether the stacks hold anything that the bank does not.
-        self._online_changed = self._momentum_changed = False
+        self._changed = {"online": False, "momentum": False}
 
-    def forward(
-        self,
-        query_view: Tensor,
-        key_view: Tensor | None,
-        groups: Sequence[ClientGroup],
-        *,
-        standing_still: bool = False,
-    ) -> Smashed:
-        """Run a step's views through the heads, moving the momentum heads in between.
+    def query(self, view: Tensor, groups: Sequence[ClientGroup]) -> Tensor:
+        """Run the online heads.
 
         Args:
-            query_view: (B, 3, H, W) for the online heads.
-            key_view: (B, 3, H, W) for the momentum heads; None leaves them out.
-            groups: whose rows these are; places in this process's stacks. None where none of its
-                clients is there.
-            standing_still: no gradient, and the momentum heads stay where they are.
+            view: (B, 3, H, W).
+            groups: whose rows these are; places in this process's stacks. () where none of its
+                clients takes part.
+
+        Returns:
+            (B, c, h, w) in the order of the rows, with the graph unless the heads are frozen.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not standing_still):
-            query = self._run(self.online, query_view, groups)
-        still = standing_still or not self.training
-        if not still:
-            self._online_changed |= not self.frozen
-        if key_view is None:
-            return Smashed(query, None)
-        if not still:
-            update_ema(self.momentum, self.online, self.tau)
-            # The momentum copy of a frozen head stays equal to it.
-            self._momentum_changed |= not self.frozen
-        with torch.no_grad():
-            key = self._run(self.momentum, key_view, groups)
-        return Smashed(query, key)
+        # What runs with a graph is trained in this step.
+        self._changed["online"] |= torch.is_grad_enabled() and not self.frozen
+        return self._run(self.online, view, groups)
+
+    def update_momentum(self) -> None:
+        """Move each momentum head towards its online head."""
+        update_ema(self.momentum, self.online, self.tau)
+        # The momentum copy of a frozen head stays equal to it.
+        self._changed["momentum"] |= not self.frozen
+
+    @torch.no_grad()
+    def key(self, view: Tensor, groups: Sequence[ClientGroup]) -> Tensor:
+        """Run the momentum heads; arguments as `query`. Returns (B, c, h, w) without a graph."""
+        return self._run(self.momentum, view, groups)
 
     def _run(self, folded: nn.Module, rows: Tensor, groups: Sequence[ClientGroup]) -> Tensor:
         """Run each group's rows through its clients' heads, (B, 3, H, W) -> (B, c, h, w)."""
@@ -136,7 +132,7 @@ class ClientPool(nn.Module):
         """Keep the clients that miss a step as they were, whatever the step does to the stacks.
 
         Args:
-            places: (p,) places in this process's stacks of those that are there; None for all.
+            places: (p,) places in this process's stacks of those that take part; None for all.
             optimizer: holds the SGD buffers, which decay and weight decay would move.
         """
         if places is None:
@@ -145,18 +141,15 @@ class ClientPool(nn.Module):
         absent = torch.ones(self.num_own, dtype=torch.bool, device=places.device)
         absent[places] = False
         missing = absent.nonzero()[:, 0]
-        tensors = [p for module in (self.online, self.momentum) for p in module.parameters()]
-        before = [p.detach()[missing] for p in tensors]
-        buffers = [self._buffer(optimizer, p) for p in self.online.parameters()]
-        kept = [None if buffer is None else buffer[missing] for buffer in buffers]
+        before = {
+            kind: {name: stack[missing] for name, stack in stacks.items()}
+            for kind, stacks in self._stacks(optimizer).items()
+        }
         yield
-        with torch.no_grad():
-            for tensor, rows in zip(tensors, before, strict=True):
-                tensor[missing] = rows
-            for parameter, held in zip(self.online.parameters(), kept, strict=True):
-                buffer = self._buffer(optimizer, parameter)
-                if buffer is not None:  # made in this step, it was zero before
-                    buffer[missing] = 0.0 if held is None else held
+        for kind, stacks in self._stacks(optimizer).items():
+            for name, stack in stacks.items():
+                # An SGD buffer that was made in this step was zero before.
+                stack[missing] = before[kind].get(name, torch.zeros_like(stack[missing]))
 
     @torch.no_grad()
     def synchronise(self, align_momentum: bool, places: Tensor | None = None) -> Spread | None:
@@ -166,8 +159,7 @@ class ClientPool(nn.Module):
 
         Args:
             align_momentum: average the momentum heads likewise (MonAcoSFL).
-            places: (p,) places in the pool of the clients that are there and counted; None for
-                all.
+            places: (p,) places in the pool of the clients that take part and count; None for all.
 
         Returns:
             How far the heads were from their mean; None where they are frozen, and so equal.
@@ -182,21 +174,28 @@ class ClientPool(nn.Module):
         means = self._mean_head(heads, weights)
         if places is None:
             places = torch.arange(self.pool_size, device=self.pool.device)
-        divergence = self.ranks.of_pool(divergences(heads, means), self.pool_size)[places]
+        divergence = self._of_pool(divergences(heads, means))[places]
         if len(places) == 1:  # it is the mean; what was measured is rounding
             divergence = torch.zeros_like(divergence)
         shares = self.averager.own_shares(self.pool[places], divergence)
-        if shares is not None:  # who is not there keeps nothing, as clients outside the pool
+        if shares is not None:  # clients that miss the sync keep nothing, as those out of the pool
             shares = shares.new_zeros(self.pool_size).index_copy(0, places, shares)[self._own]
-        for name, stacked in heads.items():
-            self._give(stacked, means[name], self._online_bank[name], shares)
-        self._online_changed = shares is not None
+        self._give("online", heads, means, shares)
         if align_momentum:
             momentum = stacked_state(self.momentum)
-            for name, mean in self._mean_head(momentum, weights).items():
-                self._give(momentum[name], mean, self._momentum_bank[name], None)
-            self._momentum_changed = False
+            self._give("momentum", momentum, self._mean_head(momentum, weights), None)
         return spread(divergence)
+
+    def _give(self, kind: str, stacks: Heads, means: Heads, shares: Tensor | None) -> None:
+        """Give all clients the mean; those in the pool keep a share (P_r,) of their own heads."""
+        for name, stack in stacks.items():
+            given = means[name].expand_as(stack)
+            if shares is not None:
+                own = shares.to(stack).reshape(-1, *[1] * means[name].dim())
+                given = given + own * (stack - given)
+            stack.copy_(given)
+        self.bank[kind].give_all(means)
+        self._changed[kind] = shares is not None
 
     @property
     def _own(self) -> slice:
@@ -208,18 +207,23 @@ class ClientPool(nn.Module):
     def _of_pool(self, own: Tensor) -> Tensor:
         return self.ranks.of_pool(own.detach(), self.pool_size)
 
-    @staticmethod
-    def _give(stacked: Tensor, mean: Tensor, bank: ClientRows, shares: Tensor | None) -> None:
-        given = mean.expand_as(stacked)
-        if shares is not None:
-            own = shares.to(stacked).reshape(-1, *[1] * mean.dim())
-            given = given + own * (stacked - given)
-        stacked.copy_(given)
-        bank.broadcast(mean)
+    def _stacks(self, optimizer: Optimizer) -> Stacks:
+        """Return all that the clients in the pool have; of the SGD buffers those that are made."""
+        buffers = {
+            name: optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self.online.named_parameters()
+            # SGD makes it at the first step; an absent one counts as zeros.
+            if optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
+        }
+        return {
+            "online": stacked_state(self.online),
+            "momentum": stacked_state(self.momentum),
+            "sgd": buffers,
+        }
 
     @torch.no_grad()
     def enter(self, pool: Tensor, optimizer: Optimizer) -> None:
-        """Exchange the clients in the stacks: bring the old pool's state home, fetch the new one's.
+        """Exchange the clients in the stacks: store the old pool's state, fetch the new one's.
 
         Args:
             pool: (P,) ids of the new pool, of all processes, in row order.
@@ -228,54 +232,32 @@ class ClientPool(nn.Module):
         pool = pool.to(self.pool)
         if torch.equal(pool, self.pool) and not self.stateless:
             return
-        self._leave(optimizer)
+        stacks = self._stacks(optimizer)
+        self._leave(stacks)
         self.pool.copy_(pool)
         clients = pool[self._own].cpu()
-        momentum = stacked_state(self.momentum)
-        for name, parameter in self.online.named_parameters():
-            parameter.copy_(self._online_bank[name].gather(clients))
-            momentum[name].copy_(self._momentum_bank[name].gather(clients))
-            buffer = self._buffer(optimizer, parameter)
-            if buffer is not None:
-                buffer.copy_(self._sgd_bank[name].gather(clients))
+        for kind, tensors in stacks.items():
+            self.bank[kind].fetch(clients, tensors)
 
-    def _leave(self, optimizer: Optimizer) -> None:
-        clients = self.pool.cpu()
-        online, momentum = stacked_state(self.online), stacked_state(self.momentum)
+    def _leave(self, stacks: Stacks) -> None:
         if self.stateless:
-            for stacks, bank in ((online, self._online_bank), (momentum, self._momentum_bank)):
-                for name, mean in self._mean_head(stacks).items():
-                    bank[name].broadcast(mean)
+            for kind in ("online", "momentum"):
+                self.bank[kind].give_all(self._mean_head(stacks[kind]))
         else:
-            for name, parameter in self.online.named_parameters():
-                if self._online_changed:
-                    self._online_bank[name].scatter(clients, self._of_pool(parameter))
-                if self._momentum_changed:
-                    self._momentum_bank[name].scatter(clients, self._of_pool(momentum[name]))
-                buffer = self._buffer(optimizer, parameter)
-                if buffer is not None:
-                    self._sgd_bank[name].scatter(clients, self._of_pool(buffer))
-        self._online_changed = self._momentum_changed = False
-
-    @staticmethod
-    def _buffer(optimizer: Optimizer, parameter: nn.Parameter) -> Tensor | None:
-        # SGD makes it at the first step; an absent one counts as zeros.
-        if parameter not in optimizer.state:
-            return None
-        buffer: Tensor | None = optimizer.state[parameter].get("momentum_buffer")
-        return buffer
+            for kind, tensors in stacks.items():
+                if self._changed.get(kind, True):
+                    of_pool = {name: self._of_pool(own) for name, own in tensors.items()}
+                    self.bank[kind].store(self.pool.cpu(), of_pool)
+        self._changed = dict.fromkeys(self._changed, False)
 
     @torch.no_grad()
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Give every client another head to start from, name -> tensor; its momentum copy too."""
         load_single(self.head, dict(state))
-        for folded, bank in (
-            (self.online, self._online_bank),
-            (self.momentum, self._momentum_bank),
-        ):
-            for name, stacked in stacked_state(folded).items():
-                stacked.copy_(state[name].expand_as(stacked))
-                bank[name].broadcast(state[name])
+        for kind, folded in (("online", self.online), ("momentum", self.momentum)):
+            for name, stack in stacked_state(folded).items():
+                stack.copy_(state[name].expand_as(stack))
+            self.bank[kind].give_all(state)
 
     @torch.no_grad()
     def average_head(self) -> nn.Module:
@@ -288,67 +270,38 @@ class ClientPool(nn.Module):
 
         For one process alone.
         """
-        ids, place = torch.tensor([client]), (self.pool.cpu() == client).nonzero().flatten()
+        place = (self.pool == client).nonzero().flatten()
         heads = []
-        for folded, bank in (
-            (self.online, self._online_bank),
-            (self.momentum, self._momentum_bank),
-        ):
-            stacks = stacked_state(folded)
+        for kind, folded in (("online", self.online), ("momentum", self.momentum)):
             if len(place):
-                heads.append([stacked[int(place)] for stacked in stacks.values()])
+                heads.append([stack[int(place)] for stack in stacked_state(folded).values()])
             else:
-                heads.append([bank[name].gather(ids)[0] for name in stacks])
+                heads.append(list(self.bank[kind].of(torch.tensor([client])).values()))
         online, momentum = heads
         return online, momentum
 
-    @property
-    def _banks(self) -> dict[str, dict[str, ClientRows]]:
-        return {
-            "online": self._online_bank,
-            "momentum": self._momentum_bank,
-            "sgd": self._sgd_bank,
-        }
-
     def client_state(self, client: int, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
         """Return one client's `online`, `momentum` and `sgd` tensors by name, wherever they are."""
-        ids = torch.tensor([client])
-        state = {
-            kind: {name: row.gather(ids)[0] for name, row in bank.items()}
-            for kind, bank in self._banks.items()
-        }
+        state = {kind: bank.of(torch.tensor([client])) for kind, bank in self.bank.items()}
         for place in (self.pool.cpu() == client).nonzero().flatten().tolist():
-            momentum = stacked_state(self.momentum)
-            for name, parameter in self.online.named_parameters():
-                state["online"][name] = self.ranks.at_place(parameter.detach(), place)
-                state["momentum"][name] = self.ranks.at_place(momentum[name], place)
-                buffer = self._buffer(optimizer, parameter)
-                if buffer is not None:
-                    state["sgd"][name] = self.ranks.at_place(buffer, place)
+            for kind, stacks in self._stacks(optimizer).items():
+                state[kind] |= {n: self.ranks.at_place(own, place) for n, own in stacks.items()}
         return state
 
     @property
     def bank_bytes(self) -> int:
         """Memory of the bank."""
-        return sum(row.num_bytes for bank in self._banks.values() for row in bank.values())
+        return sum(bank.num_bytes for bank in self.bank.values())
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the bank for the checkpoint (nn.Module's hook)."""
         return {
-            "changed": [self._online_changed, self._momentum_changed],
-            "bank": {
-                kind: {name: (row.shared, row.rows) for name, row in bank.items()}
-                for kind, bank in self._banks.items()
-            },
+            "changed": list(self._changed.values()),
+            "bank": {kind: bank.state_dict() for kind, bank in self.bank.items()},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the bank from a checkpoint (nn.Module's hook)."""
-        self._online_changed, self._momentum_changed = state["changed"]
-        for kind, bank in self._banks.items():
-            for name, row in bank.items():
-                # Copies: rows are written in place, and whoever holds the state keeps his own.
-                row.shared, row.rows = (
-                    None if tensor is None else tensor.cpu().clone()
-                    for tensor in state["bank"][kind][name]
-                )
+        self._changed = dict(zip(self._changed, state["changed"], strict=True))
+        for kind, bank in self.bank.items():
+            bank.load_state_dict(state["bank"][kind])

@@ -11,7 +11,7 @@ from mocosfl.federation.averaging import Spread
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.ranks import Ranks
 from mocosfl.federation.server import Server, ServerOutput, SmashedStep, SupervisedServer
-from mocosfl.federation.step import ClientGroup, Step, doubled_groups, rows_by_group
+from mocosfl.federation.step import ClientGroup, Step, doubled_groups, places_there, rows_by_group
 from mocosfl.models.whole_network import WholeNetwork
 
 
@@ -28,7 +28,11 @@ def in_both_orders(
 
 
 class Federation(nn.Module):
-    """Clients and server; one forward pass is one training step up to the loss."""
+    """Clients and server.
+
+    A training step is `smash`, then `learn`, both in the order of the paper, then one backward
+    pass, the optimizer's step, and `synchronise` where it is due.
+    """
 
     def __init__(
         self,
@@ -55,26 +59,45 @@ class Federation(nn.Module):
         self.both_views, self.align_momentum = both_views, align_momentum
         self.whole_network = whole_network
 
-    def forward(self, step: Step) -> ServerOutput:
-        """Run a step up to its loss."""
-        output: ServerOutput = self.server(self.smash(step))
-        return output
+    def run(self, step: Step) -> ServerOutput:
+        """Run a training step up to its loss; the numbers are those of `mocosfl.federation`."""
+        return self.learn(self.smash(step))
 
-    def smash(self, step: Step, *, standing_still: bool = False) -> SmashedStep:
-        """Run the clients' side of a step.
+    def smash(self, step: Step) -> SmashedStep:
+        """Run the clients' side of a training step."""
+        query_view, key_view, groups = self.views_up(step)
+        query = self.clients.query(query_view, groups)  # 2  (B, c, h, w), keeps its graph
+        key = None
+        if key_view is not None:  # a method with labels looks at one view
+            self.clients.update_momentum()  # 2
+            key = self.clients.key(key_view, groups)  # 2  without gradient
+        return self._across(query, key, step, groups)  # 3
 
-        Args:
-            step: what the clients look at.
-            standing_still: the heads are not trained in this step.
+    def learn(self, smashed: SmashedStep) -> ServerOutput:
+        """Run the server's side of a training step, up to its loss."""
+        self.server.update_momentum()  # 4
+        passes = self.server.contrast(smashed)  # 5  one pass or two, against the queue as it was
+        self.server.enqueue(passes.keys)  # 6
+        return passes.output  # 7  one backward; 8 `synchronise`, when due
+
+    @torch.no_grad()
+    def smash_untrained(self, step: Step) -> SmashedStep:
+        """Run the clients' side of a step in which the heads are not trained, and change nothing.
+
+        In it no gradient comes down (`saving`), or the smashed data are only looked at.
         """
         query_view, key_view, groups = self.views_up(step)
-        query, key = self.clients(query_view, key_view, groups, standing_still=standing_still)
+        query = self.clients.query(query_view, groups)
+        key = None if key_view is None else self.clients.key(key_view, groups)
+        return self._across(query, key, step, groups)
+
+    def _across(
+        self, query: Tensor, key: Tensor | None, step: Step, groups: tuple[ClientGroup, ...]
+    ) -> SmashedStep:
+        """Put together what crosses the cut, in pool order."""
         everyone = step.everyone
         if everyone is not None and self.both_views:
             everyone = everyone.doubled()
-        if everyone is not None and query.requires_grad:
-            # The server's gradients are averaged over the processes, a client's rows are not.
-            query.register_hook(lambda gradient: gradient / everyone.num_processes)
         if self.whole_network:
             num_rows = len(query) if everyone is None else sum(everyone.num_rows)
             query = _own_losses(query, groups, num_rows)
@@ -96,6 +119,10 @@ class Federation(nn.Module):
     def ranks(self) -> Ranks:
         """The process among those that share each pool."""
         return self.clients.ranks
+
+    def trained_places(self, step: Step) -> Tensor | None:
+        """Return the places in this process's stacks that a step trains, (p,); None for all."""
+        return places_there(step.groups, step.pool)
 
     def synchronise(self, places: Tensor | None = None) -> Spread | None:
         """Average the pool's heads and give the mean to all clients; see `ClientPool`."""

@@ -1,14 +1,14 @@
 """Rounds without traffic while the loss hardly falls.
 
     A   all traffic: the heads train
-    B   uploads alone: clients still send smashed data, nothing goes back, the heads stand still
+    B   uploads alone: clients still send smashed data, nothing goes back, the heads are frozen
     C   none: the server replays the smashed data of the last round in B, in a random order
 
 A round follows on the one before it: when the mean loss fell by less than a threshold, one mode on
 (A to B, B to C, C stays), else back to A. The first rounds are A.
 
-Source: Li et al., MocoSFL, ICLR 2023 (communication saving by loss). Heads that stand
-still do so in both copies, online and momentum. The replay shuffles steps and leaves each step's
+Source: Li et al., MocoSFL, ICLR 2023 (communication saving by loss). Frozen heads keep both
+copies, online and momentum. The replay shuffles steps and leaves each step's
 rows together, so that clients with private queues keep theirs.
 """
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mocosfl.federation.federation import Federation
-from mocosfl.federation.server import ServerOutput, SmashedStep
+from mocosfl.federation.server import SmashedStep
 from mocosfl.federation.step import ClientGroup, Step
 from mocosfl.system.randomness import torch_generator
 
@@ -118,7 +118,7 @@ class SmashedStore:
 
 
 class CommunicationSaving:
-    """Decides each round's mode by the loss, and runs a step in it."""
+    """Decides each round's mode by the loss, and runs the clients' side of a step in it."""
 
     def __init__(
         self, store: SmashedStore, *, warmup_rounds: int, loss_threshold: float, seed: int
@@ -170,31 +170,29 @@ class CommunicationSaving:
             stored = num_steps if self.traffic is Traffic.none else self._num_steps
             self.store.check(self._stored_round, stored)
 
-    def run(self, federation: Federation, step: Step, num_steps: int) -> ServerOutput:
-        """Run a step of the round up to its loss.
+    def smash(self, federation: Federation, step: Step, num_steps: int) -> SmashedStep:
+        """Run the clients' side of a step as far as the round's mode has it.
 
         Args:
             federation: clients and server.
             step: of the round.
             num_steps: S, steps of a round.
         """
-        smashed = self._smash(federation, step, num_steps)
-        output: ServerOutput = federation.server(smashed)
-        self._loss_sum = self._loss_sum + output.loss.detach()
-        self._num_steps += 1
-        return output
-
-    def _smash(self, federation: Federation, step: Step, num_steps: int) -> SmashedStep:
         if self.traffic is Traffic.all:
             return federation.smash(step)
         if self.traffic is Traffic.uploads:
-            smashed = federation.smash(step, standing_still=True)
+            smashed = federation.smash_untrained(step)
             self.store.write(step.round, step.number, smashed)
             return smashed
         generator = torch_generator(self.seed, "replay", step.round)
         place = int(torch.randperm(num_steps, generator=generator)[step.number])
         assert self._stored_round is not None
         return self.store.read(self._stored_round, place, step.view1.device)
+
+    def note(self, loss: Tensor) -> None:
+        """Count the loss of a step, a scalar, towards the round's mean."""
+        self._loss_sum = self._loss_sum + loss.detach()
+        self._num_steps += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into the checkpoint that a run goes on from, and no other."""

@@ -1,6 +1,7 @@
 """The server: trunk, projector, their momentum copies, the queue, and the loss.
 
-B: rows of a step, in the order of its groups. D: embedding size.
+B: rows of a step, in the order of its groups. D: embedding size. q: queues that a part of the rows
+sees.
 
 Where several processes share a step, each has the rows of its own clients. Their keys are gathered,
 so that all hold the same queue; see `SmashedStep.in_shares` for the loss.
@@ -21,19 +22,30 @@ from mocosfl.federation.queue import KeyQueue
 from mocosfl.federation.step import ClientGroup, Everyone, without_rows
 
 
-def embedding_std(embeddings: Tensor) -> Tensor:
-    """Return the spread of embeddings (B, D) of length 1, times sqrt(D); NaN for a single row."""
-    # Without Bessel's correction, 0 / 0 for one row, which torch would warn of at each step.
-    std = embeddings.detach().std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
-    return std if len(embeddings) > 1 else torch.full_like(std, torch.nan)
-
-
 class ServerOutput(NamedTuple):
-    """What a step on the server gives."""
+    """What a step on the server gives.
+
+    Of a two-sided loss, accuracy and spread are those of the second pass, f(k, q), as in the
+    published code.
+    """
 
     loss: Tensor  # scalar, nats; the sum of both passes where the loss is two-sided
     accuracy: Tensor  # scalar, fraction; contrastive: how often the positive has the largest logit
     embedding_std: Tensor  # scalar; spread of the embeddings times sqrt(D): 1 = evenly spread
+
+
+class NewKeys(NamedTuple):
+    """Keys for some queues, m each, in the order of writing."""
+
+    queues: Tensor  # (q,)
+    keys: Tensor  # (q, m, D)
+
+
+class Passes(NamedTuple):
+    """What one pass, or two, have computed."""
+
+    output: ServerOutput
+    keys: tuple[NewKeys, ...]  # of all processes, to enqueue; () for a method with labels
 
 
 class SmashedStep(NamedTuple):
@@ -55,14 +67,20 @@ class SmashedStep(NamedTuple):
     def in_shares(self, output: ServerOutput) -> ServerOutput:
         """Turn means over this process's rows into its shares of those over all rows.
 
-        The mean of the processes' shares is the mean over all rows: of the loss, of the accuracy,
-        and of the gradients that DDP averages.
+        The sum of the processes' shares is the mean over all rows: of the loss, of the accuracy,
+        and of the gradients.
         """
         if self.everyone is None:
             return output
-        own = sum(group.num_rows for group in self.groups)
-        share = own * self.everyone.num_processes / sum(self.everyone.num_rows)
+        share = sum(group.num_rows for group in self.groups) / sum(self.everyone.num_rows)
         return output._replace(loss=output.loss * share, accuracy=output.accuracy * share)
+
+
+def embedding_std(embeddings: Tensor) -> Tensor:
+    """Return the spread of embeddings (B, D) of length 1, times sqrt(D); NaN for a single row."""
+    # Without Bessel's correction, 0 / 0 for one row, which torch would warn of at each step.
+    std = embeddings.detach().std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
+    return std if len(embeddings) > 1 else torch.full_like(std, torch.nan)
 
 
 class _Part(NamedTuple):
@@ -102,33 +120,39 @@ class Server(nn.Module):
         self.momentum_projector = copy.deepcopy(projector).requires_grad_(False)
         self.temperature, self.tau, self.two_sided = temperature, momentum, two_sided
 
-    def forward(self, step: SmashedStep) -> ServerOutput:
-        """Compute a step's loss and enqueue its keys."""
-        assert step.key is not None
+    def update_momentum(self) -> None:
+        """Move the momentum copies towards trunk and projector."""
         update_ema(self.momentum_trunk, self.trunk, self.tau)
         update_ema(self.momentum_projector, self.projector, self.tau)
+
+    def contrast(self, step: SmashedStep) -> Passes:
+        """Compute a step's loss against the queue as it is: one pass, or two."""
         if not step.groups:
             return self._without_rows(step)
+        assert step.key is not None
         parts = self._parts(step.pool, step.groups)
         negatives = [self.queue.negatives(part.queues) for part in parts]
-        zs, keys = self._embed_both(step.query, step.key)
-        losses = []
-        for z, y in zip(zs, keys, strict=True):
-            loss, accuracy = self._contrast(z, y, parts, negatives)
-            losses.append(loss)
+        zs, ys = self._embed(step.query, step.key)
+        passes = [self._pass(z, y, parts, negatives) for z, y in zip(zs, ys, strict=True)]
+        loss = torch.stack([loss for loss, _ in passes]).sum()
+        _, last_accuracy = passes[-1]
         # y(query) before y(key): the order of the published two-sided loss.
-        *keys_of_all, z = step.of_all(*keys[::-1], z)
-        self._enqueue(keys_of_all, step)
-        output = ServerOutput(torch.stack(losses).sum(), accuracy, embedding_std(z))
-        return step.in_shares(output)
+        *keys, last_z = step.of_all(*ys[::-1], zs[-1])
+        output = ServerOutput(loss, last_accuracy, embedding_std(last_z))
+        return Passes(step.in_shares(output), self._new_keys(keys, step))
 
-    def _without_rows(self, step: SmashedStep) -> ServerOutput:
+    def _without_rows(self, step: SmashedStep) -> Passes:
         """Take part in a step of the other processes."""
         none = self.queue.keys.new_zeros(0, self.queue.keys.shape[2])
-        *keys, z = step.of_all(*[none] * self.num_passes, none)
-        self._enqueue(keys, step)
+        *keys, last_z = step.of_all(*[none] * self.num_passes, none)
         zero = without_rows(self).sum() + step.query.sum()
-        return ServerOutput(zero, zero.detach(), embedding_std(z))
+        output = ServerOutput(zero, zero.detach(), embedding_std(last_z))
+        return Passes(output, self._new_keys(keys, step))
+
+    def enqueue(self, new_keys: Sequence[NewKeys]) -> None:
+        """Write the keys of a step over the oldest ones."""
+        for queues, keys in new_keys:
+            self.queue.enqueue(queues, keys)
 
     advice = "Lower the learning rates, or raise moco.temperature"
 
@@ -147,7 +171,7 @@ class Server(nn.Module):
             return [_Part(torch.zeros_like(pool[:1]), sum(group.num_rows for group in groups))]
         return [_Part(pool[group.places], group.num_rows) for group in groups]
 
-    def _contrast(
+    def _pass(
         self, z: Tensor, y: Tensor, parts: list[_Part], negatives: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Return loss and accuracy of one pass, means over all rows."""
@@ -163,16 +187,18 @@ class Server(nn.Module):
         accuracies = [r.contrast_accuracy * share for r, share in zip(results, shares, strict=True)]
         return torch.stack(losses).sum(), torch.stack(accuracies).sum()
 
-    def _enqueue(self, keys: Sequence[Tensor], step: SmashedStep) -> None:
-        """Write the keys (B, D) of all processes' rows."""
+    def _new_keys(self, keys: Sequence[Tensor], step: SmashedStep) -> tuple[NewKeys, ...]:
+        """Sort the keys (B, D) of all processes' rows, one tensor a pass, by queue."""
         everyone = step.everyone or step
         parts = self._parts(everyone.pool, everyone.groups)
         sizes = [part.num_rows for part in parts]
+        sorted_keys = []
         for part, *blocks in zip(parts, *(y.split(sizes) for y in keys), strict=True):
             by_queue = [y.reshape(len(part.queues), -1, y.shape[1]) for y in blocks]
-            self.queue.enqueue(part.queues, torch.cat(by_queue, 1))
+            sorted_keys.append(NewKeys(part.queues, torch.cat(by_queue, 1)))
+        return tuple(sorted_keys)
 
-    def _embed_both(
+    def _embed(
         self, query: Tensor, key: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return z and y of each pass, (B, D) each.
@@ -217,23 +243,30 @@ class SupervisedServer(nn.Module):
         self.num_classes = num_classes
         self.uniform_loss = math.log(num_classes)
 
-    def forward(self, step: SmashedStep) -> ServerOutput:
+    def update_momentum(self) -> None:
+        """Do nothing: labels need no momentum copies."""
+
+    def contrast(self, step: SmashedStep) -> Passes:
         """Compute a step's loss against its labels."""
-        assert step.labels is not None
         if not step.groups:
             return self._without_rows(step)
+        assert step.labels is not None
         logits = self.projector(self.trunk(step.query))
         # Cross-entropy in fp32 at least, whatever the autocast.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         accuracy = (logits.detach().argmax(1) == step.labels).to(torch.float32).mean()
         loss = F.cross_entropy(logits, step.labels)
-        return step.in_shares(ServerOutput(loss, accuracy, self._spread(step, logits)))
+        output = ServerOutput(loss, accuracy, self._spread(step, logits))
+        return Passes(step.in_shares(output), ())
 
-    def _without_rows(self, step: SmashedStep) -> ServerOutput:
+    def _without_rows(self, step: SmashedStep) -> Passes:
         """Take part in a step of the other processes."""
         zero = without_rows(self).sum() + step.query.sum()
         none = zero.new_zeros(0, self.num_classes)
-        return ServerOutput(zero, zero.detach(), self._spread(step, none))
+        return Passes(ServerOutput(zero, zero.detach(), self._spread(step, none)), ())
+
+    def enqueue(self, new_keys: Sequence[NewKeys]) -> None:
+        """Do nothing: labels need no queue."""
 
     @staticmethod
     def _spread(step: SmashedStep, logits: Tensor) -> Tensor:

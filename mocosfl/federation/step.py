@@ -87,6 +87,11 @@ class Step(NamedTuple):
         return self.groups if self.everyone is None else self.everyone.groups
 
     @property
+    def places(self) -> Tensor | None:
+        """Places in the whole pool of the clients that take part, (p,); None where all do."""
+        return places_there(self.all_groups, self.whole_pool)
+
+    @property
     def num_images(self) -> int:
         """Images of all processes."""
         return sum(group.num_rows for group in self.all_groups)

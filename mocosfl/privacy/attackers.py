@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mocosfl.federation.client_bank import ClientRows
+from mocosfl.federation.client_bank import ClientBank
 from mocosfl.federation.folding import FOLDED_DECODER, fold, fold_images, unfold_images
 from mocosfl.federation.step import ClientGroup, rows_by_group
 from mocosfl.privacy.ssim import ssim
@@ -44,6 +44,10 @@ class Privacy(NamedTuple):
 
     penalty: Tensor  # scalar, the sum over the clients; its gradient is the heads' alone
     attacker_ssim: Tensor  # scalar, mean over the clients, of the fixed decoders
+
+    def detached(self) -> "Privacy":
+        """Return the same without a graph."""
+        return Privacy(self.penalty.detach(), self.attacker_ssim)
 
 
 def decoder_lr_factor(fraction: float) -> float:
@@ -86,39 +90,28 @@ class AttackerPool(nn.Module):
         self.register_buffer("pool", torch.arange(pool_size))
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
-        self._bank = {
-            name: ClientRows(stack[0], num_clients) for name, stack in self._stacks().items()
-        }
-
-    def forward(
-        self, query: Tensor, views: Tensor, groups: Sequence[ClientGroup], *, lr_factor: float
-    ) -> Privacy:
-        """Train the attackers on a step, then punish the heads for what these can see.
-
-        Args:
-            query: (B, c, h, w) smashed, with the heads' graph.
-            views: (B, 3, H, W) normalised, what it was made from.
-            groups: whose rows these are.
-            lr_factor: of the decoders' learning rate, see `decoder_lr_factor`.
-        """
-        images = self.images_of(views)
-        self.train_step(query.detach(), images, groups, lr=self.settings.decoder_lr * lr_factor)
-        return self.penalty(query, images, groups)
+        first = {name: stack[0] for name, stack in self._stacks().items()}
+        self._bank = ClientBank(first, num_clients)
 
     def images_of(self, views: Tensor) -> Tensor:
         """Undo the normalisation of views (B, 3, H, W), to values in [0, 1]."""
         return (views * self.std + self.mean).clamp(0.0, 1.0)
 
     def train_step(
-        self, smashed: Tensor, images: Tensor, groups: Sequence[ClientGroup], *, lr: float
+        self,
+        smashed: Tensor,
+        images: Tensor,
+        groups: Sequence[ClientGroup],
+        *,
+        lr_factor: float = 1.0,
     ) -> Tensor:
         """Take a step of each client's attacker towards a higher SSIM.
 
         Args:
             smashed: (B, c, h, w), without a graph.
-            images: (B, 3, H, W) in [0, 1].
+            images: (B, 3, H, W) in [0, 1], what they were made from.
             groups: whose rows these are.
-            lr: learning rate.
+            lr_factor: of the decoders' learning rate, see `decoder_lr_factor`.
 
         Returns:
             (p,) SSIM of each client that is there, before the step.
@@ -131,13 +124,20 @@ class AttackerPool(nn.Module):
         # A sum: each attacker's gradient is that of its own client's mean.
         similarity.sum().neg().backward()
         places = torch.cat([group.places for group in groups])
+        lr = self.settings.decoder_lr * lr_factor
         self.adam.step(parameters, None if len(places) == len(self.pool) else places, lr)
         for parameter in parameters.values():
             parameter.grad = None
         return similarity.detach()
 
     def penalty(self, query: Tensor, images: Tensor, groups: Sequence[ClientGroup]) -> Privacy:
-        """Punish each head for what its fixed attacker sees; arguments as `forward`."""
+        """Punish each head for what its attacker sees, which learns nothing from it.
+
+        Args:
+            query: (B, c, h, w) smashed, with the heads' graph.
+            images: (B, 3, H, W) in [0, 1], what it was made from.
+            groups: whose rows these are.
+        """
         self.decoders.eval()
         similarity = self._similarity(query, images, groups, fixed=True)  # (p,)
         excess = (similarity - self.settings.target_ssim).clamp(min=0.0)
@@ -189,10 +189,9 @@ class AttackerPool(nn.Module):
         pool = pool.to(self.pool)
         if torch.equal(pool, self.pool):
             return
-        before, clients = self.pool.cpu(), pool.cpu()
-        for name, stack in self._stacks().items():
-            self._bank[name].scatter(before, stack)
-            stack.copy_(self._bank[name].gather(clients))
+        stacks = self._stacks()
+        self._bank.store(self.pool.cpu(), stacks)
+        self._bank.fetch(pool.cpu(), stacks)
         self.pool.copy_(pool)
 
     def _stacks(self) -> dict[str, Tensor]:
@@ -203,12 +202,8 @@ class AttackerPool(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the bank for the checkpoint (nn.Module's hook)."""
-        return {name: (row.shared, row.rows) for name, row in self._bank.items()}
+        return self._bank.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the bank from a checkpoint (nn.Module's hook)."""
-        for name, row in self._bank.items():
-            # Copies: rows are written in place, and whoever holds the state keeps his own.
-            row.shared, row.rows = (
-                None if tensor is None else tensor.cpu().clone() for tensor in state[name]
-            )
+        self._bank.load_state_dict(state)

@@ -131,11 +131,17 @@ class NetworkedFederation(Federation):
                 groups.append(group._replace(places=group.places[here]))
         return tuple(groups)
 
-    def smash(self, step: Step, *, standing_still: bool = False) -> SmashedStep:
+    def trained_places(self, step: Step) -> Tensor | None:
+        """Return the places of the simulated clients that a step trains, (p,); None for all."""
+        own = self.simulated(step)
+        # Without a row of the stacks in the step, no optimizer touches them.
+        return places_there(own, step.pool) if own else None
+
+    def smash(self, step: Step) -> SmashedStep:
         """Run the simulated clients' side of a gathered step, and join the remote rows to it."""
         groups = doubled_groups(step.groups) if self.both_views else step.groups
         own = step._replace(groups=self.simulated(step))
-        here = super().smash(own, standing_still=standing_still) if own.groups else None
+        here = super().smash(own) if own.groups else None
         query, key = self._remote_tensors(step)
         if here is not None:
             assert here.key is not None

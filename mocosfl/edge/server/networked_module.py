@@ -3,19 +3,17 @@
 import uuid
 from typing import Any
 
-from torch import Tensor
-
 from mocosfl.edge.server.networked_federation import NetworkedFederation
-from mocosfl.federation.step import Step, places_there
+from mocosfl.federation.step import Step
 from mocosfl.training.module import MocoSFL
+from mocosfl.training.step_record import Figures
 
 
 class NetworkedMocoSFL(MocoSFL):
-    """Trains a networked federation; a step is that of `MocoSFL` with who is there."""
+    """Trains a networked federation; a step is that of `MocoSFL` with the clients that answered."""
 
     federation: NetworkedFederation
     run = ""  # the run's name; what the clients keep is of it
-    _step: Step | None = None  # of those that are there
 
     def on_train_start(self) -> None:
         """Open the streams, now that a checkpoint has said where the run stands."""
@@ -27,28 +25,19 @@ class NetworkedMocoSFL(MocoSFL):
         federation.hub.begin(run=self.run, step=self.global_step, head_of=federation.head_of)
         federation.hub.open()
 
-    def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
+    def begin(self, batch: Step) -> Step:
         """Bring the round's pool in, and wait for the remote clients' smashed data."""
-        self.enter(batch)
+        super().begin(batch)
         rates = {group["name"]: group["lr"] for group in self._optimizer().param_groups}
-        self._step = self.federation.gather(
+        return self.federation.gather(
             batch, number=self.global_step, client_lr=rates.get("clients", 0.0)
         )
-        self.take_note(self._step)
-        own = self.federation.simulated(self._step)
-        # Without a row of the stacks in the step, no optimizer touches them.
-        self._own_places = places_there(own, batch.pool) if own else None
-
-    def training_step(self, batch: Step, batch_idx: int) -> Tensor:
-        """Run the step of those that are there."""
-        assert self._step is not None
-        return super().training_step(self._step, batch_idx)
 
     def on_after_backward(self) -> None:
         """Send the remote clients their gradients."""
-        self.federation.reply(sync_due=self._sync_due)
+        self.federation.reply(sync_due=self.sync_due)
 
-    def metrics(self) -> dict[str, Tensor | float]:
+    def metrics(self) -> Figures:
         """Return what is logged of the last step, and of the streams."""
         return super().metrics() | self.federation.hub.figures()
 

@@ -74,9 +74,10 @@ class Alarm(Callback):
         """
         step = trainer.global_step
         assert isinstance(pl_module, MocoSFL)
-        output = pl_module.last_output
-        if output is None or (step % self.every_steps and not is_last_step(trainer)):
+        record = pl_module.record
+        if record is None or (step % self.every_steps and not is_last_step(trainer)):
             return
+        output = record.output
         loss, std = float(output.loss), float(output.embedding_std)
         server = pl_module.federation.server
         if not math.isfinite(loss):

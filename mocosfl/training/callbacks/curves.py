@@ -64,9 +64,11 @@ class Curves(Callback):
         """Log where it is due."""
         step = trainer.global_step
         assert isinstance(pl_module, MocoSFL)
-        self._num_images += pl_module.num_images
+        record = pl_module.record
+        assert record is not None
+        self._num_images += record.num_images
         # At each sync, since the next one would hide it; a sync waits for the device anyway.
-        divergence = {name: float(v) for name, v in pl_module.divergence().items()}
+        divergence = {name: float(v) for name, v in record.divergence().items()}
         if step % self.every_steps:
             if divergence:
                 log_values(trainer, divergence)

@@ -56,7 +56,7 @@ class Reconstructions(Callback):
         attackers, federation = module.attackers, module.federation
         assert attackers is not None
         with torch.no_grad():
-            smashed = federation.smash(batch, standing_still=True)
+            smashed = federation.smash_untrained(batch)
             images = attackers.images_of(federation.views_up(batch)[0])
             decoded = attackers.reconstruct(smashed.query.to(images), smashed.groups)
         spread = torch.linspace(0, len(images) - 1, min(NUM_SHOWN, len(images))).round().long()

@@ -1,6 +1,6 @@
 """Lightning's DDP for a pool that is spread over processes.
 
-The server's gradients are averaged over the processes; the heads of the clients are each process's
+The server's gradients are added up over the processes; the heads of the clients are each process's
 own, and DDP never sees them. A checkpoint is that of one process: rank 0 writes the heads of the
 whole pool, in the order of the pool, and each process takes its own out of it.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
@@ -145,7 +146,7 @@ class PoolStrategy(DDPStrategy):
         return self._module.federation.clients
 
     def configure_ddp(self) -> None:
-        """Average the gradients of what the server trains; nothing where it trains nothing.
+        """Add up the gradients of what the server trains; nothing where it trains nothing.
 
         DDP is kept from all buffers too: the queue is filled with the same keys everywhere.
         """
@@ -157,6 +158,9 @@ class PoolStrategy(DDPStrategy):
         ignored = [name for name, tensor in tensors if id(tensor) not in trained]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, ignored)
         super().configure_ddp()
+        assert isinstance(self.model, DistributedDataParallel)
+        # A sum and not DDP's mean: each process has its share of the loss.
+        self.model.register_comm_hook(None, _add_up)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return the module's state with the heads of the whole pool."""
@@ -185,8 +189,14 @@ class PoolStrategy(DDPStrategy):
     def teardown(self) -> None:
         """Part from the other processes; a run that goes back from a collapse meets new ones."""
         super().teardown()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _add_up(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+    """Add up the gradients of a bucket over the processes."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])
 
 
 def _changed_stacks(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
