@@ -4,7 +4,7 @@
 
 The job holds `config`, a run's configuration, and `batch_size`. Prints the peak of the resident
 memory in two of one client's steps, bytes above what the process held before, with torch imported
-and the same steps done once. The client has an ordinary network, not folded, and one CPU thread.
+and the same steps done once. The client is the one that trains on a device, with one CPU thread.
 """
 
 import ctypes
@@ -13,19 +13,18 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD
 
 from mocosfl.config.derived import is_frozen, num_views, queue_shape
 from mocosfl.config.schema import Config
-from mocosfl.federation.ema import update_ema
 from mocosfl.federation.loss import contrastive_loss
 from mocosfl.federation.queue import KeyQueue
+from mocosfl.federation.single_client import SingleClient
 from mocosfl.overhead.network import build_network
 
 _STATUS = Path("/proc/self/status")
@@ -59,43 +58,31 @@ def _kilobytes(name: str) -> int:
     return int(match[1])
 
 
-class Client(NamedTuple):
-    """A client with an ordinary network."""
-
-    online: nn.Module
-    momentum: nn.Module | None  # None with labels
-    optimizer: SGD | None  # None where frozen
-    queue: KeyQueue | None  # where the whole network, and so the loss, is the client's
-
-
 def run_steps(config: Config, batch_size: int) -> None:
     """Run a client's steps on random images; what comes from the server is random too."""
-    client = _make_client(config)
-    dtype = torch.float64 if config.trainer.precision == "fp64" else torch.float32
+    client, queue = _make_client(config), own_queue(config)
     size = config.dataset.image_size
     bf16 = torch.autocast("cpu", torch.bfloat16, enabled=config.trainer.precision == "bf16")
     for _ in range(NUM_STEPS):
-        views = torch.rand(2, batch_size, 3, size, size, dtype=dtype)
+        views = torch.rand(2, batch_size, 3, size, size, dtype=_dtype(config))
         with bf16:
-            _step(config, client, views)
+            _step(config, client, queue, views)
 
 
-def _make_client(config: Config) -> Client:
-    frozen = is_frozen(config)
-    dtype = torch.float64 if config.trainer.precision == "fp64" else torch.float32
-    online = _filled(build_network(config).client, dtype).requires_grad_(not frozen)
-    momentum = None
-    if frozen:
-        momentum = online  # a frozen head's copy stays equal to it
-    elif not config.method.supervised:
-        momentum = _filled(build_network(config).client, dtype).requires_grad_(False)
-    o = config.optimizer
-    optimizer = None
-    if not frozen:
-        optimizer = SGD(
-            online.parameters(), lr=o.client_lr, momentum=o.momentum, weight_decay=o.weight_decay
-        )
-    return Client(online, momentum, optimizer, own_queue(config))
+def _dtype(config: Config) -> torch.dtype:
+    return torch.float64 if config.trainer.precision == "fp64" else torch.float32
+
+
+def _make_client(config: Config) -> SingleClient:
+    return SingleClient(
+        _filled(build_network(config).client, _dtype(config)),
+        frozen=is_frozen(config),
+        both_views=num_views(config) == 2,
+        tau=config.moco.momentum,
+        sgd_momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        supervised=config.method.supervised,
+    )
 
 
 def own_queue(config: Config) -> KeyQueue | None:
@@ -115,26 +102,16 @@ def _filled(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     return network
 
 
-def _step(config: Config, client: Client, views: Tensor) -> None:
-    query_view, key_view = views
-    if num_views(config) == 2:
-        query_view = torch.cat([views[0], views[1]])
-        key_view = torch.cat([views[1], views[0]])
-    query = client.online(query_view)
-    key = None
-    if client.momentum is not None:
-        if client.optimizer is not None:
-            update_ema(client.momentum, client.online, config.moco.momentum)
-        with torch.no_grad():
-            key = client.momentum(key_view)
-    if client.optimizer is not None:
-        if client.queue is None:
-            query.backward(torch.rand_like(query))
-        else:
-            assert key is not None
-            own_loss(config, client.queue, query, key).backward()
-        client.optimizer.step()
-        client.optimizer.zero_grad()
+def _step(config: Config, client: SingleClient, queue: KeyQueue | None, views: Tensor) -> None:
+    query, key = client.smash(views[0], None if config.method.supervised else views[1])
+    if client.frozen:
+        return
+    learning_rate = config.optimizer.client_lr
+    if queue is None:
+        client.learn(query, torch.rand_like(query), learning_rate)
+    else:
+        assert key is not None
+        client.learn(own_loss(config, queue, query, key), None, learning_rate)
 
 
 def own_loss(config: Config, queue: KeyQueue, query: Tensor, key: Tensor) -> Tensor:
