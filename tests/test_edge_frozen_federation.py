@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Compose
-from edge_federation import deal, ended, with_edge
+from edge_federation import deal, deployment_of, ended, with_edge
 from test_edge_frozen_head import device_path
 
 from mocosfl.encoders.export_head import write_head
@@ -65,7 +65,7 @@ def test_a_server_trains_on_what_exported_heads_send(
     clients = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder = RunFolder(Path(config.run_dir))
     with ended(clients):
-        module = train(config, folder, resume=False)
+        module = train(config, folder, resume=False, deployment=deployment_of(config))
         out, errors = clients.communicate(timeout=60)
     assert clients.returncode == 0, errors
     found = json.loads(out)

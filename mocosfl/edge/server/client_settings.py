@@ -2,11 +2,10 @@
 
 from dataclasses import asdict
 
-import numpy as np
 from torch import nn
 
 from mocosfl.config.choices import Symmetric
-from mocosfl.config.derived import batch_sizes, remote_clients
+from mocosfl.config.derived import batch_sizes, num_remote, smashed_precision
 from mocosfl.config.schema import Config
 from mocosfl.data.view_maker import view_settings
 from mocosfl.edge import federation_pb2 as pb
@@ -14,13 +13,6 @@ from mocosfl.edge import wire
 from mocosfl.edge.server.dialogue import Expectation
 from mocosfl.edge.server.streams import Guest
 from mocosfl.models.build import build_split
-
-
-def remote_ids(config: Config) -> list[int]:
-    """Return the ids of the remote clients of a networked run."""
-    remote = remote_clients(config)
-    assert remote is not None
-    return [int(client) for client in np.flatnonzero(remote)]
 
 
 def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[int, Guest]:
@@ -38,7 +30,7 @@ def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[i
     shape = build_split(config).smashed_shape
     common = _settings(config, head, steps_per_round, shape)
     guests = {}
-    for client in remote_ids(config):
+    for client in range(num_remote(config)):
         settings = pb.Settings()
         settings.CopyFrom(common)
         settings.batch_size = int(sizes[client])
@@ -68,7 +60,6 @@ def expectation(settings: pb.Settings) -> Expectation:
 def _settings(
     config: Config, head: nn.Module, steps_per_round: int, shape: tuple[int, int, int]
 ) -> pb.Settings:
-    assert config.edge is not None
     split, method, optimizer = config.split, config.method, config.optimizer
     channels = split.bottleneck_channels
     return pb.Settings(
@@ -94,7 +85,7 @@ def _settings(
         tau=config.moco.momentum,
         sgd_momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
-        smashed_dtype=wire.DTYPES[config.edge.precision],
+        smashed_dtype=wire.DTYPES[smashed_precision(config)],
         compute_dtype=pb.FP64 if config.trainer.precision == "fp64" else pb.FP32,
         smashed_shape=shape,
         num_parameters=sum(p.numel() for p in head.parameters()),
