@@ -30,16 +30,20 @@ PROGRAM = """
 import asyncio, json, sys
 sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
-from mocosfl.edge.client.connection import Server
+from mocosfl.edge.client.server_connection import ServerAddress
 from mocosfl.edge.client.frozen_head import FrozenHead
 from mocosfl.edge.client.own_images import OwnImages
-from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.participation import take_part
 
 async def one(client):
     images = OwnImages(Path(sys.argv[3]) / str(client))
     head = FrozenHead(images, Path(sys.argv[4]))
-    return await run_session(
-        head, Server(sys.argv[2], None), num_images=len(images), client=client, give_up_after=60
+    return await take_part(
+        head,
+        ServerAddress(sys.argv[2], None),
+        num_images=len(images),
+        client=client,
+        give_up_after=60,
     )
 
 async def all_of_them():

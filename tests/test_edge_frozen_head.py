@@ -105,7 +105,7 @@ def expected_rows(
     facts = ExportedHead(facts_file).facts
     rows = []
     for _ in range(2):
-        drawn = pillow_views.draw_views(VIEWS, generator, num_images=BATCH, source=(32, 32))
+        drawn = pillow_views.draw_pillow_views(VIEWS, generator, num_images=BATCH, source=(32, 32))
         columns = zip(*drawn, strict=True)
         parameters = TorchParameters(*(torch.tensor(column) for column in columns))
         views = make_views(planes, parameters, output_size=32, mean=facts.mean, std=facts.std)

@@ -32,7 +32,7 @@ SMALL = [
 @pytest.fixture(autouse=True)
 def direct(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(DirectHub, "images", tmp_path / "images", raising=False)
-    monkeypatch.setattr(build, "Hub", DirectHub)
+    monkeypatch.setattr(build, "RemoteClients", DirectHub)
 
 
 def run(config: Config, name: str) -> tuple[NetworkedMocoSFL, RunFolder]:

@@ -15,7 +15,7 @@ from mocosfl.cli.train import run
 from mocosfl.config.command_line import check_simulated
 from mocosfl.config.hydra_setup import composed
 from mocosfl.config.schema import Config
-from mocosfl.edge.server.client_settings import make_guests
+from mocosfl.edge.server.client_settings import make_remote_clients
 from mocosfl.edge.server.deployment import NetworkedDeployment
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.plan import make_plan
@@ -118,7 +118,7 @@ def test_prediction_counts_the_wire_s_precision(
 def test_step_that_no_message_can_hold_is_refused(compose_quick: Compose) -> None:
     config = with_edge(compose_quick(["clients.batch_size=8192"]))
     with pytest.raises(ValueError, match=r"clients\.batch_size=8192: the smashed data of a step"):
-        make_guests(config, build_network(config).client, 7)
+        make_remote_clients(config, build_network(config).client, 7)
 
 
 def test_networked_run_is_not_resumed_as_a_simulation(

@@ -9,10 +9,10 @@ from mocosfl.config.derived import edge_settings, remote_clients
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.schema import Config
 from mocosfl.edge.credentials import Credentials, read_credentials
-from mocosfl.edge.server.client_settings import make_guests
-from mocosfl.edge.server.hub import Hub
+from mocosfl.edge.server.client_settings import make_remote_clients
 from mocosfl.edge.server.networked_federation import NetworkedFederation
 from mocosfl.edge.server.networked_module import NetworkedMocoSFL
+from mocosfl.edge.server.remote_clients import RemoteClients
 from mocosfl.federation.server import Server
 from mocosfl.training.module import MocoSFL
 
@@ -32,14 +32,14 @@ def networked(config: Config, module: MocoSFL) -> Iterator[NetworkedMocoSFL]:
     """
     edge, federation = edge_settings(config), module.federation
     assert isinstance(federation.server, Server)
-    guests = make_guests(config, federation.clients.head, module.steps_per_round)
+    clients = make_remote_clients(config, federation.clients.head, module.steps_per_round)
     if edge.certificates is None and edge.insecure:
         log.warning(
             "edge.insecure=true: nothing is encrypted and anybody who can connect to %s may take "
             "part under any client's name",
             edge.listen,
         )
-    hub = Hub(guests, edge, server_credentials(edge))
+    hub = RemoteClients(clients, edge, server_credentials(edge))
     own = NetworkedMocoSFL(
         NetworkedFederation(
             federation.clients,

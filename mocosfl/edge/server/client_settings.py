@@ -1,6 +1,7 @@
 """What a run tells each of its remote clients, and expects of it."""
 
 from dataclasses import asdict
+from typing import NamedTuple
 
 from torch import nn
 
@@ -10,12 +11,20 @@ from mocosfl.config.schema import Config
 from mocosfl.data.view_maker import view_settings
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.server.dialogue import Expectation
-from mocosfl.edge.server.streams import Guest
+from mocosfl.edge.server.client_requests import Expectation
 from mocosfl.models.build import build_split
 
 
-def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[int, Guest]:
+class RemoteClient(NamedTuple):
+    """What a run tells one remote client, and expects of it."""
+
+    settings: pb.Settings
+    expectation: Expectation
+
+
+def make_remote_clients(
+    config: Config, head: nn.Module, steps_per_round: int
+) -> dict[int, RemoteClient]:
     """Return settings and expectations of the remote clients, by id.
 
     Args:
@@ -29,20 +38,20 @@ def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[i
     sizes = batch_sizes(config)
     shape = build_split(config).smashed_shape
     common = _settings(config, head, steps_per_round, shape)
-    guests = {}
+    clients: dict[int, RemoteClient] = {}
     for client in range(num_remote(config)):
         settings = pb.Settings()
         settings.CopyFrom(common)
         settings.batch_size = int(sizes[client])
-        guests[client] = Guest(settings, expectation(settings))
-        largest = guests[client].expectation.max_message_bytes
+        clients[client] = RemoteClient(settings, expectation(settings))
+        largest = clients[client].expectation.max_message_bytes
         if largest > wire.MAX_MESSAGE_BYTES:
             raise ValueError(
                 f"clients.batch_size={sizes[client]}: the smashed data of a step take "
                 f"{largest:,} bytes, and a message may have {wire.MAX_MESSAGE_BYTES:,}; use a "
                 "smaller batch, a bottleneck (split=cut1_c4s2), or edge.precision=fp16"
             )
-    return guests
+    return clients
 
 
 def expectation(settings: pb.Settings) -> Expectation:

@@ -52,10 +52,10 @@ class NetworkedDeployment:
 
     def write_records(self, config: Config, folder: RunFolder, module: "MocoSFL") -> None:
         """Write edge.json: the bytes that travelled, beside those that were predicted."""
-        from mocosfl.edge.server import accounting
+        from mocosfl.edge.server import traffic_comparison
         from mocosfl.edge.server.networked_module import NetworkedMocoSFL
 
         assert isinstance(module, NetworkedMocoSFL)
-        comparison = accounting.compare(config, module.federation.hub.ledger)
-        log.info("the streams\n%s", accounting.describe(comparison))
-        write_atomically(folder.edge, accounting.to_json(comparison))
+        comparison = traffic_comparison.compare_traffic(config, module.federation.hub.ledger)
+        log.info("the streams\n%s", traffic_comparison.describe_traffic(comparison))
+        write_atomically(folder.edge, traffic_comparison.traffic_json(comparison))
