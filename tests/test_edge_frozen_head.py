@@ -288,10 +288,12 @@ def test_it_runs_where_torch_is_not_installed(
         "mocosfl.data.partition",
         "mocosfl.data.round_plan",
         "mocosfl.edge",
+        "mocosfl.edge.client",
         "mocosfl.edge.client.exported_head",
-        "mocosfl.edge.federation_pb2",
         "mocosfl.edge.client.frozen_head",
         "mocosfl.edge.client.pillow_views",
+        "mocosfl.edge.federation_pb2",
         "mocosfl.edge.wire",
+        "mocosfl.system",
         "mocosfl.system.randomness",
     ]
