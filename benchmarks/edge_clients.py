@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from mocosfl.edge.client.connection import Server
 from mocosfl.edge.client.own_images import OwnImages
-from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.participation import take_part
+from mocosfl.edge.client.server_connection import ServerAddress
 from mocosfl.edge.client.training_head import TrainingHead
 from mocosfl.edge.credentials import read_credentials
 
@@ -30,9 +30,9 @@ async def _session(options: argparse.Namespace, client: int) -> dict[str, Any]:
     if options.certificates is not None:
         own = options.certificates / "clients" / str(client)
         credentials = read_credentials(own, "--certificates").for_client()
-    tally = await run_session(
+    tally = await take_part(
         TrainingHead(images),
-        Server(options.server, credentials),
+        ServerAddress(options.server, credentials),
         num_images=len(images),
         client=client,
         give_up_after=GIVE_UP_SECONDS,

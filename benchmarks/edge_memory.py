@@ -127,7 +127,7 @@ def _traffic_table(smashed_shape: tuple[int, int, int]) -> Table:
     rows = []
     for name in ("fp32", "fp16", "int8"):
         shape, dtype = (1, *smashed_shape), wire.DTYPES[name]
-        tensor = wire.encode(torch.randn(shape).numpy(), dtype)
+        tensor = wire.encode_tensor(torch.randn(shape).numpy(), dtype)
         message = pb.ClientMessage(smashed=pb.Smashed(step=100_000, query=tensor, key=tensor))
         num_bytes = 2 * wire.num_tensor_bytes(dtype, shape)
         whole_run = num_bytes * PUBLISHED_IMAGES * PUBLISHED_EPOCHS

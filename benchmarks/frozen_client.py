@@ -90,7 +90,7 @@ def run_client(images: NoiseImages, file: Path, welcome: "pb.Welcome", num_steps
     for step in range(num_steps):
         round_index, number = divmod(step, settings.steps_per_round)
         query, key = head.smash(pb.StepRequest(step=step, round=round_index, number=number))
-        sent = [wire.encode(rows, settings.smashed_dtype) for rows in (query, key)]
+        sent = [wire.encode_tensor(rows, settings.smashed_dtype) for rows in (query, key)]
         pb.ClientMessage(
             smashed=pb.Smashed(step=step, query=sent[0], key=sent[1])
         ).SerializeToString()

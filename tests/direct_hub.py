@@ -1,4 +1,4 @@
-"""Remote clients without a network: the heads of `TrainingHead` behind the calls of `Hub`."""
+"""Remote clients without a network: the heads of `TrainingHead` behind the calls of the hub."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +10,8 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.client.own_images import OwnImages
 from mocosfl.edge.client.training_head import TrainingHead
-from mocosfl.edge.server.dialogue import Pair
-from mocosfl.edge.server.ledger import Ledger
+from mocosfl.edge.server.client_requests import Pair
+from mocosfl.edge.server.traffic_ledger import Ledger
 
 
 class DirectHub:
@@ -19,8 +19,8 @@ class DirectHub:
 
     images: Path  # a folder with a folder for each client
 
-    def __init__(self, guests: Mapping[int, Any], settings: Any, credentials: Any) -> None:
-        self.guests, self.ledger = guests, Ledger(guests)
+    def __init__(self, clients: Mapping[int, Any], settings: Any, credentials: Any) -> None:
+        self.clients, self.ledger = clients, Ledger(clients)
         self.heads: dict[int, TrainingHead] = {}
         self.given: dict[int, int] = {}
         self.heads_given = 0  # with a request, to who missed a sync
@@ -29,11 +29,11 @@ class DirectHub:
         self.head_of = head_of
 
     def open(self) -> None:
-        for client, guest in self.guests.items():
+        for client, record in self.clients.items():
             head = TrainingHead(OwnImages(self.images / str(client)))
             first = self.head_of(client)
             welcome = pb.Welcome(
-                run="run", incarnation="it", client=client, settings=guest.settings, head=first
+                run="run", incarnation="it", client=client, settings=record.settings, head=first
             )
             head.begin(welcome)
             self.heads[client], self.given[client] = head, first.step
@@ -48,13 +48,13 @@ class DirectHub:
                 head.take(self.head_of(client))
                 self.given[client] = head_step
                 self.heads_given += 1
-            dtype = self.guests[client].settings.smashed_dtype
+            dtype = self.clients[client].settings.smashed_dtype
             answers[client] = Pair(*(_across(part, dtype) for part in head.smash(request)))
         return answers
 
     def send_gradients(self, step: int, gradients: Mapping[int, Any], *, sync_after: bool) -> None:
         for client, gradient in gradients.items():
-            dtype = self.guests[client].settings.smashed_dtype
+            dtype = self.clients[client].settings.smashed_dtype
             self.heads[client].learn(_across(gradient, dtype))
         self.syncing = list(gradients) if sync_after else []
 
@@ -81,5 +81,5 @@ class DirectHub:
 
 
 def _across(values: Any, dtype: int) -> Any:
-    tensor = wire.encode(np.asarray(values), dtype)
-    return wire.decode(tensor, dtype=dtype, shape=values.shape, name="it")
+    tensor = wire.encode_tensor(np.asarray(values), dtype)
+    return wire.decode_tensor(tensor, dtype=dtype, shape=values.shape, name="it")

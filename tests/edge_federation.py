@@ -14,6 +14,8 @@ import numpy as np
 
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.schema import Config
+from mocosfl.edge.server.deployment import NetworkedDeployment
+from mocosfl.training.deployment import SIMULATION, Deployment
 
 ROOT = Path(__file__).parents[1]
 SESSIONS = ROOT / "tests" / "edge_sessions.py"
@@ -50,6 +52,11 @@ def with_edge(config: Config, **changes: Any) -> Config:
     """Give a simulation's configuration remote clients."""
     config.edge = edge(**changes)
     return config
+
+
+def deployment_of(config: Config) -> Deployment:
+    """Return where a configuration's clients are, for `train`."""
+    return SIMULATION if config.edge is None else NetworkedDeployment()
 
 
 def deal(config: Config, folder: Path) -> Path:

@@ -16,9 +16,9 @@ from golden_traces import Trace, load_trace, views
 from torch import Tensor
 
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge.client.connection import Server
 from mocosfl.edge.client.own_images import OwnImages
-from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.participation import take_part
+from mocosfl.edge.client.server_connection import ServerAddress
 from mocosfl.edge.client.training_head import TrainingHead
 from mocosfl.edge.credentials import read_credentials
 
@@ -35,12 +35,12 @@ class TracedHead(TrainingHead):
         return [view[request.step, place] for view in self.traced]
 
 
-async def take_part(job: dict[str, Any], trace: Trace, client: int) -> None:
+async def replay(job: dict[str, Any], trace: Trace, client: int) -> None:
     results = Path(job["results"])
     head = TracedHead(OwnImages(results), trace, client)
     credentials = read_credentials(Path(job["certificates"]) / str(client), "certificates")
-    server = Server(job["address"], credentials.for_client())
-    await run_session(head, server, num_images=1, give_up_after=60)
+    server = ServerAddress(job["address"], credentials.for_client())
+    await take_part(head, server, num_images=1, give_up_after=60)
     torch.save(
         {
             "online": dict(head.online.named_parameters()),
@@ -53,7 +53,7 @@ async def take_part(job: dict[str, Any], trace: Trace, client: int) -> None:
 async def run(job: dict[str, Any], clients: list[int]) -> None:
     trace = load_trace(Path(job["trace"]))
     there = [client for client in clients if client < trace["config"]["clients"]]
-    await asyncio.gather(*(take_part(job, trace, client) for client in there))
+    await asyncio.gather(*(replay(job, trace, client) for client in there))
 
 
 def main(clients: list[int]) -> None:

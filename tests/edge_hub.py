@@ -14,9 +14,9 @@ from edge_federation import edge
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.credentials import Credentials
-from mocosfl.edge.server.dialogue import Expectation
-from mocosfl.edge.server.hub import Hub
-from mocosfl.edge.server.streams import Guest
+from mocosfl.edge.server.client_requests import Expectation
+from mocosfl.edge.server.client_settings import RemoteClient
+from mocosfl.edge.server.remote_clients import RemoteClients
 from mocosfl.edge.wire import Floats
 
 SHAPE = (2, 1, 2, 2)  # of the smashed data: b = 2
@@ -30,7 +30,7 @@ def expectation(shape: tuple[int, int, int, int] = SHAPE) -> Expectation:
 
 
 def tensor(value: float, shape: tuple[int, ...] = SHAPE) -> pb.Tensor:
-    return wire.encode(np.full(shape, value, np.float32), pb.FP32)
+    return wire.encode_tensor(np.full(shape, value, np.float32), pb.FP32)
 
 
 def smashed(step: int, value: float = 1.0, shape: tuple[int, ...] = SHAPE) -> pb.ClientMessage:
@@ -166,7 +166,7 @@ class GoodClient(Stream):
         return [getattr(m, kind) for m in heard if m.WhichOneof("content") == kind]
 
 
-class OpenHub(Hub):
+class OpenHub(RemoteClients):
     """A hub and where the run stands; the test plays the training."""
 
     head_step = 0
@@ -179,7 +179,7 @@ class OpenHub(Hub):
         """Ask clients for a step, all where none is named; returns the first number of each."""
         requests = {
             c: pb.StepRequest(step=step, number=step, num_rows=6, sync_after=sync_after)
-            for c in clients or self.guests
+            for c in clients or self.clients
         }
         answers = self.ask_step(requests, self.head_step)
         for pair in answers.values():
@@ -190,7 +190,7 @@ class OpenHub(Hub):
     def send(self, step: int, *clients: int, sync_after: bool = False) -> None:
         """Send clients a gradient."""
         gradients: dict[int, Floats] = {
-            c: np.ones(self.guests[c].expectation.smashed_shape, np.float32) for c in clients
+            c: np.ones(self.clients[c].expectation.smashed_shape, np.float32) for c in clients
         }
         self.send_gradients(step, gradients, sync_after=sync_after)
 
@@ -205,7 +205,7 @@ class OpenHub(Hub):
         return answers
 
     def is_connected(self, client: int) -> bool:
-        return client in self._streams.seats
+        return client in self._streams.by_client
 
 
 @contextmanager
@@ -222,7 +222,7 @@ def open_hub(
     own = expectation() if expected is None else expected
     values = {"start_wait_seconds": 0.0, "step_deadline_seconds": 20.0, **changes}
     hub = OpenHub(
-        {client: Guest(settings, own) for client in range(num_clients)},
+        {client: RemoteClient(settings, own) for client in range(num_clients)},
         edge(**{"listen": "127.0.0.1:0", **values}),
         credentials,
     )

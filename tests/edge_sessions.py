@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge.client.connection import Server
 from mocosfl.edge.client.own_images import OwnImages
-from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.participation import take_part
+from mocosfl.edge.client.server_connection import ServerAddress
 from mocosfl.edge.client.training_head import TrainingHead
 from mocosfl.edge.credentials import read_credentials
 from mocosfl.edge.wire import Floats
@@ -60,9 +60,9 @@ async def session(job: dict[str, Any], client: dict[str, Any]) -> dict[str, Any]
     images = OwnImages(Path(client["images"]))
     state = client.get("state")
     head = ScriptedHead(images, None if state is None else Path(state), job)
-    tally = await run_session(
+    tally = await take_part(
         head,
-        Server(job["address"], credentials),
+        ServerAddress(job["address"], credentials),
         num_images=len(images),
         client=client["id"],
         give_up_after=job.get("give_up_after"),

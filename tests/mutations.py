@@ -35,9 +35,13 @@ def whole_messages(seed: int = 0) -> dict[str, bytes]:
         "kept": pb.ClientMessage(kept=pb.Kept(step=20)),
     }
     for name, dtype in wire.DTYPES.items():
-        smashed = pb.Smashed(step=7, query=wire.encode(query, dtype), key=wire.encode(key, dtype))
+        smashed = pb.Smashed(
+            step=7, query=wire.encode_tensor(query, dtype), key=wire.encode_tensor(key, dtype)
+        )
         weights = pb.Weights(
-            step=7, online=wire.encode(online, dtype), momentum=wire.encode(momentum, dtype)
+            step=7,
+            online=wire.encode_tensor(online, dtype),
+            momentum=wire.encode_tensor(momentum, dtype),
         )
         messages[f"smashed {name}"] = pb.ClientMessage(smashed=smashed)
         messages[f"weights {name}"] = pb.ClientMessage(weights=weights)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.client.connection import Server
+from mocosfl.edge.client.server_connection import ServerAddress
 
 SHAPE = (2, 1, 2, 2)  # of the smashed data: b = 2
 SETTINGS = pb.Settings(
@@ -28,7 +28,7 @@ SETTINGS = pb.Settings(
 
 
 def weights(value: float) -> pb.Tensor:
-    return wire.encode(np.full(3, value, np.float32), pb.FP32)
+    return wire.encode_tensor(np.full(3, value, np.float32), pb.FP32)
 
 
 def welcome(**changes: Any) -> pb.Welcome:
@@ -43,7 +43,7 @@ def step(number: int, **changes: Any) -> pb.StepRequest:
 
 def gradient(number: int, value: float = 1.0) -> pb.Gradient:
     values = np.full(SHAPE, value, np.float32)
-    return pb.Gradient(step=number, query=wire.encode(values, pb.FP32))
+    return pb.Gradient(step=number, query=wire.encode_tensor(values, pb.FP32))
 
 
 class Talk:
@@ -82,7 +82,7 @@ Script = Callable[[Talk], Awaitable[None]]
 @asynccontextmanager
 async def serving(
     *scripts: Script, port: int = 0, credentials: grpc.ServerCredentials | None = None
-) -> AsyncIterator[Server]:
+) -> AsyncIterator[ServerAddress]:
     """Serve a script a stream, in this order; the last one is repeated."""
     left = list(scripts)
 
@@ -102,7 +102,7 @@ async def serving(
         bound = server.add_secure_port(place, credentials)
     await server.start()
     try:
-        yield Server(f"127.0.0.1:{bound}")
+        yield ServerAddress(f"127.0.0.1:{bound}")
     finally:
         await server.stop(None)
 

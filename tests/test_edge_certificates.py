@@ -9,12 +9,12 @@ from cryptography import x509
 from scripted_server import Talk, run, serving
 from test_edge_session import RecordingHead
 
+from mocosfl.edge.certificate_names import client_of, common_name
 from mocosfl.edge.certificates import main, make_certificates
-from mocosfl.edge.client import connection
-from mocosfl.edge.client.connection import GaveUp, Server
-from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client import server_connection
+from mocosfl.edge.client.participation import take_part
+from mocosfl.edge.client.server_connection import GaveUp, ServerAddress
 from mocosfl.edge.credentials import read_credentials
-from mocosfl.edge.identity import client_of, common_name
 
 NAMES = ("localhost", "127.0.0.1", "::1", "lab.example")
 
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(server_connection, "FIRST_WAIT_SECONDS", 0.02)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -153,8 +153,8 @@ def connect(server_folder: Path, client_folder: Path) -> list[str]:
         credentials = read_credentials(server_folder, "server").for_server()
         async with serving(script, credentials=credentials) as server:
             address = server.address.replace("127.0.0.1", "localhost")
-            own = Server(address, read_credentials(client_folder, "client").for_client())
-            await run_session(RecordingHead(), own, num_images=1, give_up_after=0.2)
+            own = ServerAddress(address, read_credentials(client_folder, "client").for_client())
+            await take_part(RecordingHead(), own, num_images=1, give_up_after=0.2)
 
     run(both())
     return shown

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edge_federation import ROOT, deal, ended, with_edge
+from edge_federation import ROOT, deal, deployment_of, ended, with_edge
 from test_real_data import DATA_DIR, pytestmark
 
 from mocosfl.config.schema import Config
@@ -63,7 +63,7 @@ def client_program(folder: Path, client: int, address: str) -> "subprocess.Popen
 
 def losses(config: Config, folder: Path) -> list[float]:
     config.run_dir = str(folder)
-    train(config, RunFolder(folder), resume=False)
+    train(config, RunFolder(folder), resume=False, deployment=deployment_of(config))
     return list(read_curves(folder / "metrics.csv")["train/loss"][1])
 
 

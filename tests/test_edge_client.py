@@ -19,7 +19,7 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.certificates import make_certificates
 from mocosfl.edge.client import __main__ as client
-from mocosfl.edge.client.connection import Server
+from mocosfl.edge.client.server_connection import ServerAddress
 from mocosfl.edge.credentials import read_credentials
 
 ROOT = Path(__file__).parents[1]
@@ -121,7 +121,7 @@ def test_an_insecure_client_warns_unless_the_server_is_on_this_machine(
     arguments = ["--data", str(data), "--insecure", "--client", "1", "--give-up-after", "0"]
     assert client.main(["--server", "127.0.0.1:1", *arguments]) == 1
     assert "nothing is encrypted" not in caplog.text
-    monkeypatch.setattr(Server, "is_loopback", False)
+    monkeypatch.setattr(ServerAddress, "is_loopback", False)
     assert client.main(["--server", "127.0.0.1:1", *arguments]) == 1
     assert "nothing is encrypted" in caplog.text
     captured = capsys.readouterr()
@@ -153,7 +153,7 @@ def test_a_package_that_is_missing_is_named_with_the_way_out(
         return real(name, *rest, **more)
 
     for module in ("frozen_head", "exported_head"):
-        monkeypatch.delitem(sys.modules, f"mocosfl.edge.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"mocosfl.edge.client.{module}", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     arguments = ["--server", "localhost:1", "--data", str(data), "--insecure", "--client", "1"]
     assert client.main([*arguments, *head]) == 1
@@ -187,7 +187,7 @@ def _welcome() -> pb.Welcome:
         incarnation="i",
         client=1,
         settings=SETTINGS,
-        head=pb.Head(online=wire.encode(weights, pb.FP32)),
+        head=pb.Head(online=wire.encode_tensor(weights, pb.FP32)),
     )
 
 

@@ -33,7 +33,7 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.certificates import make_certificates
 from mocosfl.edge.credentials import Credentials, read_credentials
-from mocosfl.edge.server import streams
+from mocosfl.edge.server import client_streams
 
 
 @pytest.fixture(scope="module")
@@ -449,7 +449,7 @@ def test_start_is_waited_for_no_longer_than_is_told():
 def test_below_min_clients_a_step_waits_and_says_so(
     pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("mocosfl.edge.server.questions.WAITING_WORD_SECONDS", 0.1)
+    monkeypatch.setattr("mocosfl.edge.server.joint_requests.WAITING_WORD_SECONDS", 0.1)
     caplog.set_level("INFO")
     values = {"step_deadline_seconds": 0.1}
     with open_hub(3, min_clients=2, **values) as hub:
@@ -490,7 +490,7 @@ def test_the_end_of_the_server_is_told_to_all_even_before_they_are_let_in():
                 connected(hub, 0)
                 begun = time.monotonic()
                 hub.close(finished=finished, text="so it is")
-                assert time.monotonic() - begun < streams.GOODBYE_SECONDS
+                assert time.monotonic() - begun < client_streams.GOODBYE_SECONDS
                 goodbye = waiting.hear("goodbye")
                 assert (goodbye.finished, goodbye.text) == (finished, "so it is")
                 assert waiting.ending().code is grpc.StatusCode.OK
@@ -500,7 +500,7 @@ def test_the_end_of_the_server_is_told_to_all_even_before_they_are_let_in():
 
 
 def test_stream_without_hello_is_closed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(streams, "HELLO_SECONDS", 0.2)
+    monkeypatch.setattr(client_streams, "HELLO_SECONDS", 0.2)
     with open_hub(1) as hub:
         silent = Stream(hub.address)
         with closed(silent):
@@ -511,7 +511,7 @@ def test_stream_without_hello_is_closed(monkeypatch: pytest.MonkeyPatch):
 def test_connection_that_never_speaks_is_closed_and_disturbs_nobody(
     certificates: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(streams, "HELLO_SECONDS", 0.5)
+    monkeypatch.setattr(client_streams, "HELLO_SECONDS", 0.5)
     home = certificates / "home"
     server = read_credentials(home / "server", "edge.certificates")
     for its in (None, server):

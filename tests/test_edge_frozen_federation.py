@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Compose
-from edge_federation import deal, ended, with_edge
+from edge_federation import deal, deployment_of, ended, with_edge
 from test_edge_frozen_head import device_path
 
 from mocosfl.encoders.export_head import write_head
@@ -30,16 +30,20 @@ PROGRAM = """
 import asyncio, json, sys
 sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
-from mocosfl.edge.client.connection import Server
+from mocosfl.edge.client.server_connection import ServerAddress
 from mocosfl.edge.client.frozen_head import FrozenHead
 from mocosfl.edge.client.own_images import OwnImages
-from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.participation import take_part
 
 async def one(client):
     images = OwnImages(Path(sys.argv[3]) / str(client))
     head = FrozenHead(images, Path(sys.argv[4]))
-    return await run_session(
-        head, Server(sys.argv[2], None), num_images=len(images), client=client, give_up_after=60
+    return await take_part(
+        head,
+        ServerAddress(sys.argv[2], None),
+        num_images=len(images),
+        client=client,
+        give_up_after=60,
     )
 
 async def all_of_them():
@@ -65,7 +69,7 @@ def test_a_server_trains_on_what_exported_heads_send(
     clients = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder = RunFolder(Path(config.run_dir))
     with ended(clients):
-        module = train(config, folder, resume=False)
+        module = train(config, folder, resume=False, deployment=deployment_of(config))
         out, errors = clients.communicate(timeout=60)
     assert clients.returncode == 0, errors
     found = json.loads(out)

@@ -105,7 +105,7 @@ def expected_rows(
     facts = ExportedHead(facts_file).facts
     rows = []
     for _ in range(2):
-        drawn = pillow_views.draw_views(VIEWS, generator, num_images=BATCH, source=(32, 32))
+        drawn = pillow_views.draw_pillow_views(VIEWS, generator, num_images=BATCH, source=(32, 32))
         columns = zip(*drawn, strict=True)
         parameters = TorchParameters(*(torch.tensor(column) for column in columns))
         views = make_views(planes, parameters, output_size=32, mean=facts.mean, std=facts.std)
@@ -288,10 +288,12 @@ def test_it_runs_where_torch_is_not_installed(
         "mocosfl.data.partition",
         "mocosfl.data.round_plan",
         "mocosfl.edge",
+        "mocosfl.edge.client",
         "mocosfl.edge.client.exported_head",
-        "mocosfl.edge.federation_pb2",
         "mocosfl.edge.client.frozen_head",
         "mocosfl.edge.client.pillow_views",
+        "mocosfl.edge.federation_pb2",
         "mocosfl.edge.wire",
+        "mocosfl.system",
         "mocosfl.system.randomness",
     ]

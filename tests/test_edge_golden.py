@@ -30,11 +30,10 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.certificates import make_certificates
 from mocosfl.edge.credentials import read_credentials
-from mocosfl.edge.server.client_settings import expectation
-from mocosfl.edge.server.hub import Hub
+from mocosfl.edge.server.client_settings import RemoteClient, expectation
 from mocosfl.edge.server.networked_federation import NetworkedFederation
 from mocosfl.edge.server.networked_module import NetworkedMocoSFL
-from mocosfl.edge.server.streams import Guest
+from mocosfl.edge.server.remote_clients import RemoteClients
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import SmashedStep
 from mocosfl.federation.step import Step
@@ -46,7 +45,7 @@ MOST_CLIENTS = 6
 ILL_CONDITIONED = ("ResNet50",)
 
 
-def guests(trace: Trace, federation: Any, precision: str) -> dict[int, Guest]:
+def clients(trace: Trace, federation: Any, precision: str) -> dict[int, RemoteClient]:
     """Return what the server tells a trace's clients."""
     config = trace["config"]
     pair = parse_bottleneck(config.get("bottleneck"))
@@ -77,7 +76,7 @@ def guests(trace: Trace, federation: Any, precision: str) -> dict[int, Guest]:
         smashed_shape=_smashed_shape(federation.clients.head, config["size"]),
         num_parameters=sum(p.numel() for p in federation.clients.head.parameters()),
     )
-    return {c: Guest(settings, expectation(settings)) for c in range(config["clients"])}
+    return {c: RemoteClient(settings, expectation(settings)) for c in range(config["clients"])}
 
 
 def _smashed_shape(head: torch.nn.Module, size: int) -> list[int]:
@@ -144,8 +143,8 @@ def replay(
     config = trace["config"]
     parts = build_federation(trace)
     settings = edge(precision=precision, min_clients=len(config["pools"][0]))
-    hub = Hub(
-        guests(trace, parts, precision), settings, read_credentials(certificates / "server", "")
+    hub = RemoteClients(
+        clients(trace, parts, precision), settings, read_credentials(certificates / "server", "")
     )
     federation = NetworkedFederation(
         parts.clients,

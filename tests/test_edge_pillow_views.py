@@ -15,7 +15,7 @@ from mocosfl.data import augmentation, image_operations
 from mocosfl.data.augmentation import ViewSettings
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.client import pillow_views
-from mocosfl.edge.client.pillow_views import ViewParameters
+from mocosfl.edge.client.pillow_views import DrawnView
 from mocosfl.system.randomness import numpy_generator
 
 NUM_DRAWN = 3000
@@ -38,10 +38,10 @@ def pictures(num_images: int, *, height: int = 32, width: int = 32) -> npt.NDArr
     return images.astype(np.uint8)
 
 
-def row_of(parameters: augmentation.ViewParameters, row: int) -> ViewParameters:
+def row_of(parameters: augmentation.ViewParameters, row: int) -> DrawnView:
     """One image's parameters, as the device has them."""
     values = [field[row].tolist() for field in parameters]
-    return ViewParameters(*(tuple(v) if isinstance(v, list) else v for v in values))
+    return DrawnView(*(tuple(v) if isinstance(v, list) else v for v in values))
 
 
 def torch_views(
@@ -56,7 +56,8 @@ def test_the_uniform_numbers_mean_the_same() -> None:
     assert pillow_views.COLUMNS == augmentation._COLUMNS
     assert list(pillow_views.COLUMNS) == list(augmentation._COLUMNS)
     assert pillow_views.NUM_UNIFORMS == augmentation.NUM_UNIFORMS
-    assert [operation.__name__ for operation in pillow_views.COLOUR_OPERATIONS] == list(OPERATIONS)
+    ours = [operation.__name__ for operation in pillow_views.COLOUR_OPERATIONS]
+    assert ours == [name.replace("adjust", "with") for name in OPERATIONS]
     assert [f.__name__ for f in augmentation._COLOUR_OPERATIONS] == list(OPERATIONS)
 
 
@@ -71,9 +72,7 @@ def test_the_same_uniform_numbers_give_the_same_parameters(
     source = torch.tensor([[height, width]])
     expected = augmentation.parameters_from_uniforms(settings, uniforms, source_size=source)
     for row, numbers in enumerate(uniforms.tolist()):
-        found = pillow_views.parameters_from_uniforms(
-            views_of(settings), numbers, source=(height, width)
-        )
+        found = pillow_views.view_from_uniforms(views_of(settings), numbers, source=(height, width))
         theirs = row_of(expected, row)
         assert found.factors == pytest.approx(theirs.factors, abs=1e-6)
         assert found.sigma == pytest.approx(theirs.sigma, abs=1e-6)
@@ -87,14 +86,14 @@ def test_colour_operations_give_the_trainings_picture(name: str) -> None:
     operation: Callable[..., torch.Tensor] = getattr(image_operations, name)
     expected = operation(torch.from_numpy(planes), torch.tensor(factors)).numpy()
     for row, factor in enumerate(factors):
-        found = getattr(pillow_views, name)(planes[:, row], factor)
+        found = getattr(pillow_views, name.replace("adjust", "with"))(planes[:, row], factor)
         np.testing.assert_allclose(found, expected[:, row], atol=2e-6)
 
 
 def test_grey_gives_the_trainings_picture() -> None:
     planes = pictures(1)[0].transpose(2, 0, 1).astype(np.float32) / 255
     expected = image_operations.to_grey(torch.from_numpy(planes)[:, None])[:, 0].numpy()
-    np.testing.assert_allclose(pillow_views.to_grey(planes), expected, atol=1e-6)
+    np.testing.assert_allclose(pillow_views.in_grey(planes), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.4, 1.0, 2.0, 9.0])
@@ -105,13 +104,13 @@ def test_blur_gives_the_trainings_picture(sigma: float, size: int) -> None:
         torch.from_numpy(planes)[:, None], torch.tensor([sigma])
     )
     np.testing.assert_allclose(
-        pillow_views.gaussian_blur(planes, sigma), blurred[:, 0].numpy(), atol=2e-6
+        pillow_views.blurred(planes, sigma), blurred[:, 0].numpy(), atol=2e-6
     )
 
 
 def test_a_picture_of_one_pixel_is_blurred_into_itself() -> None:
     planes = np.full((3, 1, 1), 0.3, np.float32)
-    np.testing.assert_allclose(pillow_views.gaussian_blur(planes, 2.0), planes, atol=1e-7)
+    np.testing.assert_allclose(pillow_views.blurred(planes, 2.0), planes, atol=1e-7)
 
 
 @pytest.mark.parametrize("output_size", [32, 24, 48])
@@ -124,7 +123,9 @@ def test_crops_give_the_trainings_picture(output_size: int) -> None:
     assert 0 < drawn.flip.sum() < 40
     expected = torch_views(images, drawn, output_size=output_size)
     rows = [row_of(drawn, row) for row in range(40)]
-    found = pillow_views.make_views(images, rows, output_size=output_size, mean=MEAN, std=STD)
+    found = pillow_views.make_pillow_views(
+        images, rows, output_size=output_size, mean=MEAN, std=STD
+    )
     assert found.dtype == np.float32
     # Pillow's weights are float64 and the training's are float32.
     np.testing.assert_allclose(found, expected, atol=2e-5)
@@ -133,7 +134,7 @@ def test_crops_give_the_trainings_picture(output_size: int) -> None:
 def test_a_crop_sees_nothing_of_the_pixels_around_it() -> None:
     image = np.full((32, 32, 3), 255, np.uint8)
     image[8:16, 4:16] = 100
-    own = ViewParameters(8, 4, 8, 12, (), (), False, False, False, 1.0, False)
+    own = DrawnView(8, 4, 8, 12, (), (), False, False, False, 1.0, False)
     np.testing.assert_allclose(pillow_views.crop(image, own, 5), 100 / 255, atol=1e-6)
 
 
@@ -143,7 +144,7 @@ def test_whole_views_are_the_trainings_where_the_numbers_are_the_same() -> None:
         SETTINGS, torch.Generator().manual_seed(4), num_images=200, source_size=32
     )
     rows = [row_of(drawn, row) for row in range(200)]
-    found = pillow_views.make_views(images, rows, output_size=32, mean=MEAN, std=STD)
+    found = pillow_views.make_pillow_views(images, rows, output_size=32, mean=MEAN, std=STD)
     np.testing.assert_allclose(found, torch_views(images, drawn, output_size=32), atol=1e-4)
 
 
@@ -157,20 +158,20 @@ def test_views_leave_the_images_as_they_are() -> None:
 
 def draw_and_make(images: npt.NDArray[np.uint8], *, seed: int) -> npt.NDArray[np.float32]:
     generator = numpy_generator(seed, "edge_views", 3, 0, 0)
-    rows = pillow_views.draw_views(
+    rows = pillow_views.draw_pillow_views(
         views_of(SETTINGS), generator, num_images=len(images), source=images.shape[1:3]
     )
-    return pillow_views.make_views(images, rows, output_size=32, mean=MEAN, std=STD)
+    return pillow_views.make_pillow_views(images, rows, output_size=32, mean=MEAN, std=STD)
 
 
 @lru_cache
 def _drawn() -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.float64]]]:
     """What the device draws, and what the training draws, by name."""
     generator = numpy_generator(0, "edge_views", 3, 0, 0)
-    rows = pillow_views.draw_views(
+    rows = pillow_views.draw_pillow_views(
         views_of(SETTINGS), generator, num_images=NUM_DRAWN, source=(32, 32)
     )
-    ours = {name: np.array([getattr(row, name) for row in rows]) for name in ViewParameters._fields}
+    ours = {name: np.array([getattr(row, name) for row in rows]) for name in DrawnView._fields}
     drawn = augmentation.draw_views(
         SETTINGS, torch.Generator().manual_seed(0), num_images=NUM_DRAWN, source_size=32
     )
@@ -223,7 +224,7 @@ def test_what_is_drawn_for_an_image_is_independent() -> None:
 def test_the_two_views_of_an_image_are_drawn_apart() -> None:
     generator = numpy_generator(0, "edge_views", 3, 0, 0)
     one, two = (
-        pillow_views.draw_views(views_of(SETTINGS), generator, num_images=2, source=(32, 32))
+        pillow_views.draw_pillow_views(views_of(SETTINGS), generator, num_images=2, source=(32, 32))
         for _ in range(2)
     )
     assert one[0] != one[1] and one[0] != two[0]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import read
-from edge_federation import deal, ended, start_sessions, tallies, with_edge
+from edge_federation import deal, deployment_of, ended, start_sessions, tallies, with_edge
 from edge_hub import Stream, hello, wait_until
 from edge_processes import SMALL, make_machines
 from mutations import mutated_messages
@@ -132,7 +132,7 @@ def test_attacker_in_a_clients_place_changes_nothing_in_the_model(
         with ended(clients):
             if attacked:
                 attacker.start()
-            module: Any = train(config, folder, resume=False)
+            module: Any = train(config, folder, resume=False, deployment=deployment_of(config))
             assert [tally["steps"] for tally in tallies(clients).values()] == [40, 40]
         curves.append(read_curves(folder.metrics)["train/loss"])
         states.append(read(folder.last)["state_dict"])
@@ -190,7 +190,7 @@ def test_late_client_is_as_one_that_misses_these_steps_in_a_simulation(
     watcher = threading.Thread(target=allow)
     watcher.start()
     with ended(others, late):
-        train(config, folder, resume=False)
+        train(config, folder, resume=False, deployment=deployment_of(config))
         watcher.join(60)
         done = tallies(others) | tallies(late)
     num_steps = len(done[0]["learned"])

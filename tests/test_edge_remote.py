@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from direct_hub import DirectHub
-from edge_federation import deal, with_edge
+from edge_federation import deal, deployment_of, with_edge
 
 from mocosfl.config.schema import Config
-from mocosfl.edge.server import deployment as assembly
+from mocosfl.edge.server import build
 from mocosfl.edge.server.networked_module import NetworkedMocoSFL
 from mocosfl.runs.checkpoint import read_checkpoint
 from mocosfl.runs.folder import RunFolder
@@ -32,13 +32,13 @@ SMALL = [
 @pytest.fixture(autouse=True)
 def direct(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(DirectHub, "images", tmp_path / "images", raising=False)
-    monkeypatch.setattr(assembly, "Hub", DirectHub)
+    monkeypatch.setattr(build, "RemoteClients", DirectHub)
 
 
 def run(config: Config, name: str) -> tuple[NetworkedMocoSFL, RunFolder]:
     folder = RunFolder(Path(config.run_dir).with_name(name))
     config.run_dir = str(folder.path)
-    module: Any = train(config, folder, resume=False)
+    module: Any = train(config, folder, resume=False, deployment=deployment_of(config))
     return module, folder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import differences, read
-from edge_federation import ended, start_sessions, tallies, with_edge
+from edge_federation import deployment_of, ended, start_sessions, tallies, with_edge
 from edge_processes import SMALL, make_machines
 
 from mocosfl.config.schema import Config
@@ -56,7 +56,7 @@ def test_run_whose_server_is_killed_and_then_all_machines_ends_with_the_same_bit
     )
     with ended(process):
         config.run_dir = str(folder.path)
-        train(config, folder, resume=False)
+        train(config, folder, resume=False, deployment=deployment_of(config))
         assert all(tally["steps"] == 80 for tally in tallies(process).values())
 
     killed_states = tmp_path / "killed_states"

@@ -15,7 +15,8 @@ from mocosfl.cli.train import run
 from mocosfl.config.command_line import check_simulated
 from mocosfl.config.hydra_setup import composed
 from mocosfl.config.schema import Config
-from mocosfl.edge.server.client_settings import make_guests
+from mocosfl.edge.server.client_settings import make_remote_clients
+from mocosfl.edge.server.deployment import NetworkedDeployment
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe
@@ -23,6 +24,7 @@ from mocosfl.overhead.traffic import rates
 from mocosfl.rules.edge import parse_address
 from mocosfl.rules.validate import validate
 from mocosfl.runs.folder import RunFolder
+from mocosfl.training.deployment import SIMULATION
 from mocosfl.training.run import train
 
 Compose = Callable[[Sequence[str]], Config]
@@ -116,7 +118,7 @@ def test_prediction_counts_the_wire_s_precision(
 def test_step_that_no_message_can_hold_is_refused(compose_quick: Compose) -> None:
     config = with_edge(compose_quick(["clients.batch_size=8192"]))
     with pytest.raises(ValueError, match=r"clients\.batch_size=8192: the smashed data of a step"):
-        make_guests(config, build_network(config).client, 7)
+        make_remote_clients(config, build_network(config).client, 7)
 
 
 def test_networked_run_is_not_resumed_as_a_simulation(
@@ -136,13 +138,29 @@ def test_networked_run_is_not_resumed_as_a_simulation(
     assert f"python -m mocosfl.edge.server resume={tmp_path}" in capsys.readouterr().err
 
 
+def test_run_is_trained_by_the_program_of_its_clients_alone(
+    compose_quick: Compose, tmp_path: Path
+) -> None:
+    networked, simulated = with_edge(compose_quick([])), compose_quick([])
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"other machines; train it with python -m mocosfl\.edge"):
+        train(networked, folder, resume=False)
+    with pytest.raises(ValueError, match=r"no remote clients; train it with train\.py"):
+        train(simulated, folder, resume=False, deployment=NetworkedDeployment())
+    assert not folder.config.exists()
+    SIMULATION.check_resumed(simulated, "here")
+    NetworkedDeployment().check_resumed(networked, "here")
+    with pytest.raises(ValueError, match=r"resume=here: its clients are simulated.* train\.py"):
+        NetworkedDeployment().check_resumed(simulated, "here")
+
+
 def test_missing_certificates_are_told_before_anything_is_written(
     compose_quick: Compose, tmp_path: Path
 ) -> None:
     config = with_edge(compose_quick([]), certificates=str(tmp_path / "nowhere"))
     folder = RunFolder(Path(config.run_dir))
     with pytest.raises(FileNotFoundError, match=r"edge\.certificates=.*nowhere: no ca\.pem there"):
-        train(config, folder, resume=False)
+        train(config, folder, resume=False, deployment=NetworkedDeployment())
     assert not folder.config.exists()
 
 

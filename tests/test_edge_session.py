@@ -25,12 +25,12 @@ from scripted_server import (
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.client import connection, conversation
-from mocosfl.edge.client.connection import GaveUp, Retry, Server
-from mocosfl.edge.client.conversation import NotWanted
-from mocosfl.edge.client.head import ClientHead
+from mocosfl.edge.client import answers, server_connection
+from mocosfl.edge.client.answers import NotWanted
+from mocosfl.edge.client.client_head import ClientHead
+from mocosfl.edge.client.participation import take_part
 from mocosfl.edge.client.server_checks import check_welcome
-from mocosfl.edge.client.session import run_session
+from mocosfl.edge.client.server_connection import GaveUp, Retry, ServerAddress
 from mocosfl.edge.client.tally import Tally
 from mocosfl.edge.wire import Floats
 
@@ -73,14 +73,14 @@ def session(head: ClientHead, *scripts: Script, **arguments: Any) -> Tally:
 
     async def both() -> Tally:
         async with serving(*scripts) as server:
-            return await run_session(head, server, num_images=7, **arguments)
+            return await take_part(head, server, num_images=7, **arguments)
 
     return run(both())
 
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(server_connection, "FIRST_WAIT_SECONDS", 0.02)
 
 
 def test_a_step_is_answered_with_smashed_data_and_after_its_gradient_with_weights() -> None:
@@ -97,9 +97,9 @@ def test_a_step_is_answered_with_smashed_data_and_after_its_gradient_with_weight
     tally = session(head, script, client=3)
     hello, smashed, sent, kept = heard
     assert hello == pb.Hello(protocol=wire.PROTOCOL, client=3, num_images=7)
-    query = wire.decode(smashed.query, dtype=pb.FP32, shape=SHAPE, name="query")
+    query = wire.decode_tensor(smashed.query, dtype=pb.FP32, shape=SHAPE, name="query")
     np.testing.assert_array_equal(query, head.query)
-    key = wire.decode(smashed.key, dtype=pb.FP32, shape=SHAPE, name="key")
+    key = wire.decode_tensor(smashed.key, dtype=pb.FP32, shape=SHAPE, name="key")
     np.testing.assert_array_equal(key, -head.query)
     assert sent.online == weights(1) and sent.momentum == weights(0)
     assert (smashed.step, sent.step, kept.step) == (0, 0, 1)
@@ -232,7 +232,7 @@ def test_a_client_comes_back_to_a_server_that_vanishes_and_says_what_it_has() ->
     async def vanish() -> Tally:
         tally = Tally()
         async with serving(first) as server:
-            client = asyncio.create_task(run_session(head, server, num_images=7, tally=tally))
+            client = asyncio.create_task(take_part(head, server, num_images=7, tally=tally))
             while ("smash", 0) not in head.calls or not tally.bytes_up["smashed"]:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
@@ -344,7 +344,9 @@ def test_a_faulty_server_is_left_and_called_again(
 
 def test_a_gradient_of_another_shape_never_reaches_the_head() -> None:
     head = RecordingHead()
-    wrong = pb.Gradient(step=0, query=wire.encode(np.zeros((2, 1, 2, 3), np.float32), pb.FP32))
+    wrong = pb.Gradient(
+        step=0, query=wire.encode_tensor(np.zeros((2, 1, 2, 3), np.float32), pb.FP32)
+    )
 
     async def faulty(talk: Talk) -> None:
         await talk.let_in()
@@ -361,9 +363,9 @@ def test_a_gradient_of_another_shape_never_reaches_the_head() -> None:
 
 
 def test_a_client_gives_up_after_the_time_it_was_told(caplog: pytest.LogCaptureFixture) -> None:
-    address = Server("127.0.0.1:1")  # where nobody listens
+    address = ServerAddress("127.0.0.1:1")  # where nobody listens
     with pytest.raises(GaveUp, match=r"gave up after 0\.3 s .*UNAVAILABLE"):
-        run(run_session(RecordingHead(), address, num_images=7, give_up_after=0.3))
+        run(take_part(RecordingHead(), address, num_images=7, give_up_after=0.3))
     assert caplog.text.count("trying again") == 1  # the same reason is told once
 
 
@@ -402,7 +404,7 @@ def test_settings_that_would_take_a_devices_memory_are_refused(name: str) -> Non
 
 
 def test_a_server_that_does_not_answer_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "WELCOME_SECONDS", 0.2)
+    monkeypatch.setattr(answers, "WELCOME_SECONDS", 0.2)
 
     async def silent(talk: Talk) -> None:
         await talk.hear()
@@ -423,7 +425,7 @@ def test_waits_double_up_to_the_longest_and_begin_anew_after_a_reset(
     async def note(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(connection, "FIRST_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(server_connection, "FIRST_WAIT_SECONDS", 0.5)
     monkeypatch.setattr(asyncio, "sleep", note)
 
     async def try_often() -> None:
@@ -456,7 +458,7 @@ def test_cancelling_waits_for_the_head_and_leaves_the_tally() -> None:
 
     async def cancel() -> None:
         async with serving(script) as server:
-            client = asyncio.create_task(run_session(head, server, num_images=7, tally=tally))
+            client = asyncio.create_task(take_part(head, server, num_images=7, tally=tally))
             await asyncio.to_thread(started.wait, 5)
             client.cancel()
             asyncio.get_running_loop().call_later(0.1, released.set)
@@ -493,7 +495,7 @@ def test_several_sessions_live_in_one_process() -> None:
 
     async def many() -> list[Tally]:
         async with serving(script) as server:
-            sessions = (run_session(RecordingHead(), server, num_images=7) for _ in range(8))
+            sessions = (take_part(RecordingHead(), server, num_images=7) for _ in range(8))
             return await asyncio.gather(*sessions)
 
     assert [tally.steps for tally in run(many())] == [5] * 8
@@ -511,15 +513,15 @@ def test_no_message_is_kept_alive_while_the_next_is_waited_for(
         def __del__(self) -> None:
             Counted.number -= 1
 
-    forward = connection.Connection.read
+    forward = server_connection.ServerConnection.read
 
-    async def counted(self: connection.Connection) -> bytes | None:
+    async def counted(self: server_connection.ServerConnection) -> bytes | None:
         alive.append(Counted.number)
         data = await forward(self)
         Counted.number += 1
         return None if data is None else Counted(data)
 
-    monkeypatch.setattr(connection.Connection, "read", counted)
+    monkeypatch.setattr(server_connection.ServerConnection, "read", counted)
 
     async def script(talk: Talk) -> None:
         await talk.let_in()
@@ -535,7 +537,7 @@ def test_no_message_is_kept_alive_while_the_next_is_waited_for(
 
 def test_a_client_starts_without_torch() -> None:
     code = (
-        "import sys, mocosfl.edge.client.__main__, mocosfl.edge.client.session\n"
+        "import sys, mocosfl.edge.client.__main__, mocosfl.edge.client.participation\n"
         "import mocosfl.edge.client.own_images\n"
         "import mocosfl.data.round_plan, mocosfl.edge.credentials\n"
         "heavy = {'torch', 'torchvision', 'hydra', 'omegaconf', 'pytorch_lightning', 'scipy'}\n"

@@ -68,7 +68,7 @@ class Simulation(NamedTuple):
         return pb.Welcome(run="r", incarnation="i", client=CLIENT, settings=self.settings, **start)
 
     def tensor(self, kind: str) -> pb.Tensor:
-        return wire.encode(self.state(kind).numpy(), self.settings.compute_dtype)
+        return wire.encode_tensor(self.state(kind).numpy(), self.settings.compute_dtype)
 
     def state(self, kind: str) -> Tensor:
         tensors = self.federation.clients.client_state(CLIENT, self.optimizer)[kind]
@@ -387,6 +387,6 @@ def test_gradients_straight_from_the_wire_are_taken(simulation: Simulation) -> N
     head = started(simulation)
     query, _ = head.smash(simulation.request(0))
     for dtype in (pb.FP16, pb.FP32, pb.FP64):  # of FP32 and FP64 the numbers are read-only
-        tensor = wire.encode(np.ones_like(query), dtype)
+        tensor = wire.encode_tensor(np.ones_like(query), dtype)
         head.smash(simulation.request(0))
-        head.learn(wire.decode(tensor, dtype=dtype, shape=query.shape, name="gradient"))
+        head.learn(wire.decode_tensor(tensor, dtype=dtype, shape=query.shape, name="gradient"))

@@ -21,7 +21,7 @@ from mutations import (
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.wire import Refusal, decode, encode
+from mocosfl.edge.wire import Refusal, decode_tensor, encode_tensor
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (3, 4)
@@ -32,8 +32,8 @@ def values(shape: tuple[int, ...] = SHAPE, *, dtype: Any = np.float32) -> np.nda
 
 
 def there_and_back(sent: np.ndarray, dtype: int) -> np.ndarray:
-    message = pb.Tensor.FromString(encode(sent, dtype).SerializeToString())
-    return decode(message, dtype=dtype, shape=sent.shape, name="query")
+    message = pb.Tensor.FromString(encode_tensor(sent, dtype).SerializeToString())
+    return decode_tensor(message, dtype=dtype, shape=sent.shape, name="query")
 
 
 def assert_near(sent: np.ndarray, dtype: int) -> None:
@@ -93,36 +93,36 @@ def test_too_large_value_is_not_sent(dtype: int, size: float) -> None:
     with pytest.raises(
         ValueError, match=r"value of .* can't be sent as .*, only values below 1.7e"
     ):
-        encode(np.array([1.0, -size]), dtype)
+        encode_tensor(np.array([1.0, -size]), dtype)
 
 
 @pytest.mark.parametrize("dtype", wire.DTYPES.values(), ids=wire.DTYPES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_value_that_is_not_finite_is_not_sent(dtype: int, value: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
-        encode(np.array([1.0, value]), dtype)
+        encode_tensor(np.array([1.0, value]), dtype)
 
 
 @pytest.mark.parametrize("dtype", wire.DTYPES.values(), ids=wire.DTYPES)
 def test_order_of_bytes_and_of_axes_is_that_of_the_wire_whatever_the_array_s(dtype: int) -> None:
-    plain = encode(values(), dtype)
+    plain = encode_tensor(values(), dtype)
 
-    assert encode(values().astype(">f4"), dtype) == plain
-    assert encode(np.asfortranarray(values()), dtype) == plain
-    assert encode(values((4, 3)).T, dtype) == encode(values((4, 3)).T.copy(), dtype)
-    assert encode(values()[:, ::2], dtype) == encode(values()[:, ::2].copy(), dtype)
+    assert encode_tensor(values().astype(">f4"), dtype) == plain
+    assert encode_tensor(np.asfortranarray(values()), dtype) == plain
+    assert encode_tensor(values((4, 3)).T, dtype) == encode_tensor(values((4, 3)).T.copy(), dtype)
+    assert encode_tensor(values()[:, ::2], dtype) == encode_tensor(values()[:, ::2].copy(), dtype)
 
 
 def test_numbers_are_little_endian_in_c_order() -> None:
-    tensor = encode(np.array([[1.0, 2.0], [-2.0, 0.5]], np.float32), pb.FP32)
+    tensor = encode_tensor(np.array([[1.0, 2.0], [-2.0, 0.5]], np.float32), pb.FP32)
 
     assert tensor.data.hex() == "0000803f" + "00000040" + "000000c0" + "0000003f"
     assert list(tensor.shape) == [2, 2]
     assert tensor.scale == 1
 
 
-GOOD = encode(values(), pb.FP32)
-GOOD_HALF = encode(values(), pb.FP16)
+GOOD = encode_tensor(values(), pb.FP32)
+GOOD_HALF = encode_tensor(values(), pb.FP16)
 SIGNALLING_NAN = {pb.FP32: "0100807f", pb.FP16: "017c", pb.FP64: "010000000000f07f"}
 
 
@@ -163,7 +163,7 @@ def test_tensor_that_is_not_as_agreed_is_refused_with_what_was_expected(
     tensor: pb.Tensor, dtype: int, words: str
 ) -> None:
     with pytest.raises(Refusal, match=f"query: .*{words}"):
-        decode(tensor, dtype=dtype, shape=SHAPE, name="query")
+        decode_tensor(tensor, dtype=dtype, shape=SHAPE, name="query")
 
 
 @pytest.mark.parametrize("dtype", [pb.FP32, pb.FP16, pb.FP64], ids=["fp32", "fp16", "fp64"])
@@ -174,18 +174,20 @@ def test_number_that_is_not_finite_is_refused_without_a_warning(dtype: int, valu
         damage = bytes.fromhex(SIGNALLING_NAN[dtype])
     else:
         damage = np.array(float(value), item).tobytes()
-    good = encode(values(), dtype)
+    good = encode_tensor(values(), dtype)
     tensor = changed(good, data=good.data[: -item.itemsize] + damage)
 
     with pytest.raises(Refusal, match="query: has NaN or infinite values"):
-        decode(tensor, dtype=dtype, shape=SHAPE, name="query")
+        decode_tensor(tensor, dtype=dtype, shape=SHAPE, name="query")
 
 
 def test_finite_numbers_whose_sum_overflows_are_accepted() -> None:
     sent = np.full(SHAPE, 3e38, np.float32)
     tensor = pb.Tensor(dtype=pb.FP32, shape=SHAPE, data=sent.tobytes(), scale=1)
 
-    np.testing.assert_array_equal(decode(tensor, dtype=pb.FP32, shape=SHAPE, name="query"), sent)
+    np.testing.assert_array_equal(
+        decode_tensor(tensor, dtype=pb.FP32, shape=SHAPE, name="query"), sent
+    )
 
 
 def test_message_that_lies_about_its_shape_costs_no_memory() -> None:
@@ -200,7 +202,7 @@ def test_message_that_lies_about_its_shape_costs_no_memory() -> None:
         for tensor in lies:
             for shape in expected:
                 with pytest.raises(Refusal):
-                    decode(tensor, dtype=pb.FP32, shape=shape, name="query")
+                    decode_tensor(tensor, dtype=pb.FP32, shape=shape, name="query")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -251,7 +253,7 @@ def test_large_message_must_be_smashed_or_weights_alone(data: bytes) -> None:
 
 @pytest.mark.parametrize("num_rows", [1, 30, 300, 3000, 30_000])  # lengths of 2 to 4 bytes
 def test_large_smashed_and_weights_are_read(num_rows: int) -> None:
-    tensor = encode(values((num_rows, 40)), pb.FP32)
+    tensor = encode_tensor(values((num_rows, 40)), pb.FP32)
     weights = pb.Weights(step=1, online=tensor)
     for sent in (
         pb.ClientMessage(smashed=pb.Smashed(step=1, query=tensor, key=tensor)),
@@ -272,7 +274,7 @@ def receive(data: bytes, dtype: int) -> list[np.ndarray]:
         tensors, shape = [message.weights.online, message.weights.momentum], (NUM_PARAMETERS,)
     else:
         return []
-    return [decode(tensor, dtype=dtype, shape=shape, name="a tensor") for tensor in tensors]
+    return [decode_tensor(tensor, dtype=dtype, shape=shape, name="a tensor") for tensor in tensors]
 
 
 @pytest.mark.timeout(60)

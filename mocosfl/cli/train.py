@@ -9,10 +9,16 @@ from mocosfl.config.hydra_setup import in_sweep
 from mocosfl.config.schema import Config
 from mocosfl.system.errors import user_errors
 from mocosfl.system.logs import setup_logging
+from mocosfl.training.deployment import SIMULATION, Deployment
 
 
-def run(config: Config) -> Result:
-    """Train, or go on with `resume=<run folder>`; in a sweep, what the job's folder calls for."""
+def run(config: Config, deployment: Deployment = SIMULATION) -> Result:
+    """Train, or go on with `resume=<run folder>`; in a sweep, what the job's folder calls for.
+
+    Args:
+        config: as composed from the command line.
+        deployment: where the clients are; a sweep's are simulated.
+    """
     setup_logging()
     if in_sweep():
         return run_job(config)
@@ -26,7 +32,7 @@ def run(config: Config) -> Result:
         overrides = HydraConfig.get().overrides.task
         if config.resume is None:
             check_overrides(config.taressfl.mode, overrides)
-            train(config, RunFolder(Path(config.run_dir)), resume=False)
+            train(config, RunFolder(Path(config.run_dir)), resume=False, deployment=deployment)
             return Result(Outcome.finished)
         free = ("resume=", "data_dir=", *(f"{key}=" for key in FREE_ON_RESUME))
         others = [o for o in overrides if not o.startswith(free)]
@@ -40,16 +46,7 @@ def run(config: Config) -> Result:
         if any(override.startswith("data_dir=") for override in overrides):
             move_data(run_config, config.data_dir)
         given = {override.partition("=")[0] for override in overrides}
-        if config.edge is not None and run_config.edge is None:
-            raise ValueError(
-                f"resume={config.resume}: its clients are simulated, and their state is in its "
-                "checkpoint, not on devices; go on with it with train.py"
-            )
-        if config.edge is None and run_config.edge is not None:
-            raise ValueError(
-                f"resume={config.resume}: its clients are other machines; go on with it with "
-                f"python -m mocosfl.edge.server resume={config.resume}"
-            )
+        deployment.check_resumed(run_config, config.resume)
         copy_keys(config, run_config, given.intersection(FREE_ON_RESUME))
-        train(run_config, folder, resume=True)
+        train(run_config, folder, resume=True, deployment=deployment)
     return Result(Outcome.finished)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mocosfl.config.choices import Symmetric, TaressflMode
+from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.schema import Config
 
 
@@ -26,12 +27,28 @@ def batch_sizes(config: Config) -> npt.NDArray[np.int64]:
     return sizes
 
 
-def remote_clients(config: Config) -> npt.NDArray[np.bool_] | None:
-    """Return which clients are other machines, (N,); None in a simulation."""
+def num_remote(config: Config) -> int:
+    """Return how many clients are other machines, the first of all; 0 in a simulation."""
     if config.edge is None:
-        return None
-    num_clients, num_remote = config.clients.num_clients, config.edge.num_remote
-    return np.arange(num_clients) < (num_clients if num_remote is None else num_remote)
+        return 0
+    number = config.edge.num_remote
+    return config.clients.num_clients if number is None else number
+
+
+def remote_clients(config: Config) -> npt.NDArray[np.bool_]:
+    """Return which clients are other machines, (N,)."""
+    return np.arange(config.clients.num_clients) < num_remote(config)
+
+
+def smashed_precision(config: Config) -> str:
+    """Return the precision in which smashed data and gradients travel: a network has its own."""
+    return config.trainer.precision if config.edge is None else config.edge.precision
+
+
+def edge_settings(config: Config) -> EdgeConfig:
+    """Return the settings of the networked server, which a run with remote clients has."""
+    assert config.edge is not None, "without remote clients there are none"
+    return config.edge
 
 
 def part_batch_sizes(config: Config) -> npt.NDArray[np.int64]:

@@ -15,7 +15,7 @@ class EdgeConfig:
     num_remote: int | None = MISSING  # clients 0 .. num_remote - 1 are real; null: all are
     min_clients: int = MISSING  # remote answers of a step, of those planned, below: wait
     start_wait_seconds: float = MISSING  # for all remote clients, when the server starts
-    step_deadline_seconds: float = MISSING  # then a step goes on without who has not answered
+    step_deadline_seconds: float = MISSING  # of a step; late clients are skipped
     precision: str = MISSING  # of smashed data and gradients: fp32, fp16 or int8 (or fp64)
     max_refusals: int = MISSING  # messages of a client that are refused before it is disconnected
     keepalive_seconds: float = MISSING  # a silent connection is tested so often

@@ -1,5 +1,17 @@
-"""Training over a network: a server with real clients. Files here import as little as they can.
+"""Training over a network: one server, and clients that are other machines.
 
-What runs on a device must start without torch: `wire`, `session`, `frozen_head`, `pillow_views`,
-`own_images` and `client` import it nowhere at their top.
+Here is what both sides need, and the commands that prepare them. `client` and `server` never import
+each other.
+
+    federation.proto   the messages; federation_pb2 is what protobuf makes of them
+    wire               tensors as bytes, the limits of what is accepted, `Refusal`
+    credentials        reads a side's own certificate, key and authority
+    certificate_names  which client a certificate names
+    certificates       the command that makes certificates
+    deal               the command that writes each client's images
+    client/            the program on a device
+    server/            the program that trains
+
+A client with an exported head must start without torch, hydra, omegaconf and Lightning: what it
+imports from here has none of them at its top.
 """

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mocosfl.edge.identity import common_name
+from mocosfl.edge.certificate_names import common_name
 
 CA_DAYS = 3650
 SERVER_NAME = "mocosfl-server"  # names no client, see `identity.client_of`

@@ -52,7 +52,7 @@ class Refusal(ValueError):
     """A message that is not accepted; says what was expected and what came."""
 
 
-def encode(values: npt.NDArray[Any], dtype: int) -> pb.Tensor:
+def encode_tensor(values: npt.NDArray[Any], dtype: int) -> pb.Tensor:
     """Write a tensor of finite numbers.
 
     Args:
@@ -89,7 +89,7 @@ def _scale(largest: float, dtype: int) -> float:
     return 2.0 ** math.frexp(largest)[1]  # a power of two rounds nothing
 
 
-def decode(
+def decode_tensor(
     tensor: pb.Tensor, *, dtype: int, shape: Sequence[int], name: str, largest: float = math.inf
 ) -> Floats:
     """Read a tensor that must have the given type and shape, and finite numbers.

@@ -3,12 +3,14 @@
 from mocosfl.config.choices import Averaging, PartitionKind, TaressflMode
 from mocosfl.config.derived import (
     client_kinds,
+    edge_settings,
     is_central,
     is_expert,
     is_frozen,
+    num_remote,
     part_batch_sizes,
     queue_shape,
-    remote_clients,
+    smashed_precision,
 )
 from mocosfl.config.schema import Config
 from mocosfl.overhead.plan import Plan
@@ -54,7 +56,7 @@ def describe(config: Config, plan: Plan) -> str:
         "smashed": plan.smashed_shape is None,
         "syncs": is_central(config) or is_frozen(config),
         "processes": config.trainer.devices == 1,
-        "edge": config.edge is None,
+        "edge": num_remote(config) == 0,
         "missing": c.dropout_probability == 0,
         "saving": not config.saving.enabled,
         "taressfl": config.taressfl.mode is TaressflMode.off,
@@ -83,14 +85,15 @@ def _processes(config: Config, plan: Plan) -> str:
 
 
 def _edge(config: Config) -> str:
-    remote = remote_clients(config)
-    if config.edge is None or remote is None:
+    number = num_remote(config)
+    if number == 0:
         return ""
-    number, in_clear = int(remote.sum()), ", in the clear" * (config.edge.certificates is None)
-    simulated = f", {len(remote) - number:,} simulated" if number < len(remote) else ""
+    edge, others = edge_settings(config), config.clients.num_clients - number
+    simulated = f", {others:,} simulated" if others else ""
+    in_clear = ", in the clear" if edge.certificates is None else ""
     return (
-        f"{number:,} remote clients{simulated}; listens on {config.edge.listen}{in_clear}, smashed "
-        f"data in {config.edge.precision}"
+        f"{number:,} remote clients{simulated}; listens on {edge.listen}{in_clear}, smashed "
+        f"data in {smashed_precision(config)}"
     )
 
 

@@ -11,7 +11,13 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mocosfl.config.derived import is_central, is_frozen, num_views, pool_size
+from mocosfl.config.derived import (
+    is_central,
+    is_frozen,
+    num_views,
+    pool_size,
+    smashed_precision,
+)
 from mocosfl.config.schema import Config
 from mocosfl.overhead.network import Network, num_parameters, num_values
 
@@ -60,9 +66,7 @@ def rates(config: Config, network: Network, batch_size: int) -> Rates:
     precision, supervised = config.trainer.precision, config.method.supervised
     values = 0 if network.smashed_shape is None else math.prod(network.smashed_shape)
     passed = batch_size * num_views(config) * values  # numbers in the smashed query
-    # Over a network the wire has a precision of its own.
-    sent = precision if config.edge is None else config.edge.precision
-    latent = passed * ACTIVATION_BYTES[sent]
+    latent = passed * ACTIVATION_BYTES[smashed_precision(config)]
     labels = batch_size * LABEL_BYTES if supervised and passed else 0
     frozen = is_frozen(config)
     weights = 0 if frozen else num_parameters(network.client)

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from mocosfl.config.derived import is_expert
+from mocosfl.config.derived import is_expert, num_remote
 from mocosfl.config.schema import Config
 from mocosfl.runs.checkpoint import read_checkpoint
 from mocosfl.runs.folder import RunFolder
@@ -37,6 +37,6 @@ def how_to_go_on(config: Config, folder: RunFolder) -> str:
     if folder.last.is_file():
         saved = f"saved is step {read_checkpoint(folder.last)['global_step']:,}"
     command = resume_command(
-        edge=config.edge is not None, expert=is_expert(config), folder=str(shown(folder.path))
+        edge=num_remote(config) > 0, expert=is_expert(config), folder=str(shown(folder.path))
     )
     return f"{saved}; go on with: {command}"

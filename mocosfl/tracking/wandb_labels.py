@@ -7,7 +7,7 @@ that the runs table filters, groups and draws by them; the whole configuration h
 from typing import Any, NamedTuple
 
 from mocosfl.config.choices import Averaging, PartitionKind
-from mocosfl.config.derived import pool_size
+from mocosfl.config.derived import num_remote, pool_size
 from mocosfl.config.hydra_setup import chosen, in_sweep
 from mocosfl.config.identity import cut_name, plain, without_data_dir, without_places
 from mocosfl.config.schema import Config
@@ -82,7 +82,7 @@ def flat_settings(config: Config) -> dict[str, Setting]:
         "client_lr": config.optimizer.client_lr,
         "precision": config.trainer.precision,
         "processes": config.trainer.devices,
-        "remote_clients": config.edge is not None,
+        "remote_clients": num_remote(config) > 0,
         "seed": config.seed,
         "experiment": chosen("experiment"),
     }

@@ -1,7 +1,6 @@
 """Training itself: from a run's plan to its last step."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from mocosfl.tracking.loggers import open_loggers
 from mocosfl.training.build import build_module
 from mocosfl.training.collapse import read_collapses
 from mocosfl.training.data_module import DataModule
+from mocosfl.training.deployment import Deployment
 from mocosfl.training.initial_weights import start_from_expert
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.processes.further_rank import further_ranks
@@ -28,6 +28,7 @@ def fit(
     data: FederatedData,
     plan: Plan,
     *,
+    deployment: Deployment,
     checkpoint: Path | None,
     expert: dict[str, Any] | None,
     start: float,
@@ -39,6 +40,7 @@ def fit(
         folder: where it writes.
         data: of the run.
         plan: of the run.
+        deployment: where the clients are.
         checkpoint: to go on from; None for the start.
         expert: whose head and server the federation starts from; None for no expert.
         start: when the run began, by `time.monotonic`.
@@ -63,15 +65,17 @@ def fit(
         start_from_expert(module.federation, expert)
     with open_loggers(config, folder) as run_loggers:
         try:
-            with _networked(config, module) as module:
-                trainer = make_trainer(config, folder, plan, run_loggers, processes)
+            with deployment.wrap(config, module) as module:
+                trainer = make_trainer(
+                    config, folder, plan, run_loggers, processes, deployment=deployment
+                )
                 with further_ranks(config, folder, checkpoint, processes):
                     trainer.fit(
                         module, datamodule=DataModule(data), ckpt_path=checkpoint, weights_only=True
                     )
         finally:  # the curves of a run that was stopped by an alarm say why
             draw_curves(config, folder)
-        write_end(config, folder, data, module)
+        write_end(config, folder, data, module, deployment)
         # Before W&B is closed: an upload may take its time, and nothing is to train by then.
         write_finish(folder, module.global_step, seconds=time.monotonic() - start)
     return module
@@ -81,12 +85,3 @@ def _processes(config: Config) -> OwnProcesses | None:
     """Return this process as the first of several; None where it is alone."""
     number = config.trainer.devices
     return None if number == 1 else OwnProcesses(Ranks(0, number), free_port())
-
-
-def _networked(config: Config, module: MocoSFL) -> AbstractContextManager[MocoSFL]:
-    """Put clients at the other end of streams where the run has remote ones."""
-    if config.edge is None:
-        return nullcontext(module)
-    from mocosfl.edge.server.deployment import networked
-
-    return networked(config, module)

@@ -24,6 +24,7 @@ from mocosfl.system.files import write_atomically
 from mocosfl.tracking.loggers import log_to_wandb
 from mocosfl.tracking.wandb_run import overhead_values
 from mocosfl.training.collapse import describe_collapses, read_collapses
+from mocosfl.training.deployment import Deployment
 from mocosfl.training.module import MocoSFL
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,23 @@ DIVERGENCE = {name: f"sync/divergence_{name}" for name in Spread._fields}
 NUM_VIEWS_SHOWN = 12
 
 
-def write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:
-    """Write what is known before the first step."""
+def write_start(
+    config: Config,
+    folder: RunFolder,
+    data: FederatedData,
+    plan: Plan,
+    *,
+    with_views: bool = True,
+) -> None:
+    """Write what is known before the first step.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        data: of the run.
+        plan: of the run.
+        with_views: whether the views of this machine's data are those that the run sees.
+    """
     folder.save_config(config)
     write_atomically(folder.plan, describe(config, plan) + "\n")
     data.partition.save(folder.partition)
@@ -53,7 +69,7 @@ def write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Pl
         labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
         counts = data.partition.class_counts(labels, num_classes)
         pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
-    if config.edge is None:  # devices have their own images and make their own views
+    if with_views:
         _draw_views(config, folder, data)
 
 
@@ -90,7 +106,13 @@ def draw_curves(config: Config, folder: RunFolder) -> None:
         pictures.draw_divergence(apart, folder.pictures / "divergence.png")
 
 
-def write_end(config: Config, folder: RunFolder, data: FederatedData, module: MocoSFL) -> None:
+def write_end(
+    config: Config,
+    folder: RunFolder,
+    data: FederatedData,
+    module: MocoSFL,
+    deployment: Deployment,
+) -> None:
     """Write what is known after the last step: the overhead and, where asked for, the probes."""
     collapses = read_collapses(folder)
     if collapses:
@@ -111,14 +133,7 @@ def write_end(config: Config, folder: RunFolder, data: FederatedData, module: Mo
     log.info("the overhead\n%s", describe_overhead(config, overhead))
     write_atomically(folder.overhead, to_json(config, overhead))
     log_to_wandb(folder, config, overhead_values(folder))
-    if config.edge is not None:
-        from mocosfl.edge.server import accounting  # what it needs is there, the run has used it
-        from mocosfl.edge.server.networked_module import NetworkedMocoSFL
-
-        assert isinstance(module, NetworkedMocoSFL)
-        comparison = accounting.compare(config, module.federation.hub.ledger)
-        log.info("the streams\n%s", accounting.describe(comparison))
-        write_atomically(folder.edge, accounting.to_json(comparison))
+    deployment.write_records(config, folder, module)
     if config.callbacks.probe_at_end:
         report = probe_run(folder, config)
         log.info("the probes\n%s", table(report))

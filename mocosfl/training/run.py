@@ -18,6 +18,7 @@ from mocosfl.runs.resuming import how_to_go_on, shown
 from mocosfl.system.errors import Collapsed
 from mocosfl.training.collapse import go_back
 from mocosfl.training.cpu_settings import cpu_settings
+from mocosfl.training.deployment import SIMULATION, Deployment
 from mocosfl.training.initial_weights import load_expert
 from mocosfl.training.preflight import (
     check_disk,
@@ -34,13 +35,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
+def train(
+    config: Config, folder: RunFolder, *, resume: bool, deployment: Deployment = SIMULATION
+) -> "MocoSFL":
     """Train a federation, or go on with one.
 
     Args:
         config: of the run; checked here.
         folder: where the run writes.
         resume: go on from the folder's last checkpoint.
+        deployment: where the clients are.
 
     Returns:
         The trained module; of several processes the first one's, with its own clients' heads.
@@ -53,7 +57,7 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     """
     validate(config)
     with cpu_settings(config), folder.locked():
-        return _train_through_collapses(config, folder, resume=resume)
+        return _train_through_collapses(config, folder, deployment, resume=resume)
 
 
 def train_unless_finished(config: Config, folder: RunFolder) -> "MocoSFL | None":
@@ -78,14 +82,17 @@ def train_unless_finished(config: Config, folder: RunFolder) -> "MocoSFL | None"
         if folder.finished.is_file():
             return None
         # A kill before config.yaml was complete leaves none: it is renamed into place.
-        return _train_through_collapses(config, folder, resume=folder.config.is_file())
+        resume = folder.config.is_file()
+        return _train_through_collapses(config, folder, SIMULATION, resume=resume)
 
 
-def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
+def _train_through_collapses(
+    config: Config, folder: RunFolder, deployment: Deployment, *, resume: bool
+) -> "MocoSFL":
     """Train; after a collapse go back to the last good checkpoint, as often as is allowed."""
     while True:
         try:
-            return _train(config, folder, resume=resume)
+            return _train(config, folder, deployment, resume=resume)
         except KeyboardInterrupt:  # before the first step or behind the last
             if folder.config.is_file():
                 log.info("interrupted: %s", how_to_go_on(config, folder))
@@ -96,7 +103,7 @@ def _train_through_collapses(config: Config, folder: RunFolder, *, resume: bool)
             resume = True
 
 
-def _train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
+def _train(config: Config, folder: RunFolder, deployment: Deployment, *, resume: bool) -> "MocoSFL":
     start = time.monotonic()
     if not resume:
         check_fresh(folder)
@@ -109,19 +116,28 @@ def _train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
     check_probe(config, data)
     check_disk(config, folder, plan)
     check_memory(config, plan)
-    _check_edge(config)
+    deployment.check(config)
     log.info("the plan\n%s", describe(config, plan))
     # Imported here: Lightning and matplotlib take seconds, and the plan need not wait for them.
     from mocosfl.training.fit import fit
     from mocosfl.training.records import closing_words, write_start
 
     if checkpoint is None:
-        write_start(config, folder, data, plan)
+        write_start(config, folder, data, plan, with_views=deployment.sees_images)
     else:
         check_partition(folder, data)
         _note_free_keys(config, folder)
     folder.failed.unlink(missing_ok=True)  # of an earlier try; nothing has refused this one
-    module = fit(config, folder, data, plan, checkpoint=checkpoint, expert=expert, start=start)
+    module = fit(
+        config,
+        folder,
+        data,
+        plan,
+        deployment=deployment,
+        checkpoint=checkpoint,
+        expert=expert,
+        start=start,
+    )
     shutil.rmtree(folder.smashed, ignore_errors=True)  # gigabytes that nobody will replay
     has_test_images = data.dataset.test is not None
     words = closing_words(config, folder, has_test_images=has_test_images)
@@ -147,16 +163,3 @@ def _note_free_keys(config: Config, folder: RunFolder) -> None:
     if changed:
         copy_keys(config, recorded, changed)
         folder.save_config(recorded)
-
-
-def _check_edge(config: Config) -> None:
-    """Check before anything is written that a networked run has what it needs."""
-    if config.edge is None:
-        return
-    try:  # the libraries of the extra `edge` are not everybody's
-        from mocosfl.edge.server.deployment import server_credentials
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"edge: {error.name} is not installed; install it with pip install -e '.[edge]'"
-        ) from error
-    server_credentials(config.edge)

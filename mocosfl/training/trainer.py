@@ -17,6 +17,7 @@ from mocosfl.training.callbacks.curves import Bar, Curves
 from mocosfl.training.callbacks.interruption import Interruption
 from mocosfl.training.callbacks.knn_monitor import KnnMonitor
 from mocosfl.training.callbacks.reconstructions import Reconstructions
+from mocosfl.training.deployment import SIMULATION, Deployment
 from mocosfl.training.processes.strategy import OwnProcesses, PlainTermination, PoolStrategy
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
@@ -28,6 +29,8 @@ def make_trainer(
     plan: Plan,
     run_loggers: list[Logger],
     processes: OwnProcesses | None = None,
+    *,
+    deployment: Deployment = SIMULATION,
 ) -> pl.Trainer:
     """Return Lightning's trainer with our callbacks.
 
@@ -37,6 +40,7 @@ def make_trainer(
         plan: of the run.
         run_loggers: where the curves go; [] for further processes.
         processes: this process among several; None where it is alone.
+        deployment: where the clients are.
     """
     settings, first = config.trainer, processes is None or processes.ranks.rank == 0
     max_steps = plan.num_steps if settings.max_steps == -1 else settings.max_steps
@@ -50,7 +54,7 @@ def make_trainer(
         log_every_n_steps=settings.log_every_steps,
         logger=run_loggers,
         callbacks=[
-            *_callbacks(config, folder, first=first),
+            *_callbacks(config, folder, deployment, first=first),
             *([] if processes is None else [PlainTermination()]),
         ],
         strategy="auto" if processes is None else PoolStrategy(),
@@ -76,7 +80,9 @@ def _profiler(kind: Profiler, folder: RunFolder) -> LightningProfiler | None:
     return profilers[kind](dirpath=folder.profile, filename=kind.name)
 
 
-def _callbacks(config: Config, folder: RunFolder, *, first: bool) -> list[Callback]:
+def _callbacks(
+    config: Config, folder: RunFolder, deployment: Deployment, *, first: bool
+) -> list[Callback]:
     """Return the callbacks; the alarm comes before what would save a broken state.
 
     Further processes have those that decide or save, which all must do alike.
@@ -108,7 +114,14 @@ def _callbacks(config: Config, folder: RunFolder, *, first: bool) -> list[Callba
     if settings.pictures and config.taressfl.pictures_every_rounds:
         every_rounds = config.taressfl.pictures_every_rounds
         callbacks.append(Reconstructions(folder.pictures, every_rounds=every_rounds))
-    callbacks.append(Interruption(folder, config, unless_suspicious=guarding))
+    callbacks.append(
+        Interruption(
+            folder,
+            config,
+            at_step_end=config.trainer.devices == 1 and deployment.ends_at_step_end,
+            unless_suspicious=guarding,
+        )
+    )
     if config.trainer.progress_bar:
         callbacks.append(Bar(refresh_rate=every))
     return callbacks

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mocosfl.edge.client.head import ClientHead
+    from mocosfl.edge.client.client_head import ClientHead
     from mocosfl.edge.client.own_images import OwnImages
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ def main(arguments: list[str]) -> int:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         logging.getLogger("asyncio").setLevel(logging.WARNING)
     os.environ["OMP_NUM_THREADS"] = str(chosen.threads)
-    from mocosfl.edge.client.connection import Server
     from mocosfl.edge.client.own_images import OwnImages
-    from mocosfl.edge.client.session import run_session
+    from mocosfl.edge.client.participation import take_part
+    from mocosfl.edge.client.server_connection import ServerAddress
     from mocosfl.edge.client.tally import Tally
     from mocosfl.edge.credentials import read_credentials
 
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         credentials = None
         if not chosen.insecure:
             credentials = read_credentials(chosen.certificates, "--certificates").for_client()
-        server = Server(chosen.server, credentials)
+        server = ServerAddress(chosen.server, credentials)
         if chosen.insecure and not server.is_loopback:
             logger.warning(
                 "--insecure: nothing is encrypted and nobody proves who he is; whoever can reach "
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
             )
         images = OwnImages(chosen.data)
         head, tally = _head(chosen, images), Tally()
-        session = run_session(
+        participation = take_part(
             head,
             server,
             num_images=len(images),
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
             tally=tally,
         )
         try:
-            return asyncio.run(_until_a_signal(session))
+            return asyncio.run(_until_a_signal(participation))
         finally:
             print(tally.describe(), flush=True)
     except (ValueError, OSError) as error:
@@ -181,9 +181,9 @@ def _head(chosen: argparse.Namespace, images: "OwnImages") -> "ClientHead":
     return TrainingHead(images, chosen.state)
 
 
-async def _until_a_signal(session: Coroutine[Any, Any, object]) -> int:
-    """Run a session to its end, or until this program is asked to end; returns the exit code."""
-    running = asyncio.ensure_future(session)
+async def _until_a_signal(participation: Coroutine[Any, Any, object]) -> int:
+    """Take part to the end, or until this program is asked to end; returns the exit code."""
+    running = asyncio.ensure_future(participation)
     ended_by: list[int] = []
 
     def end(number: int) -> None:

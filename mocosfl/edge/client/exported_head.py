@@ -49,7 +49,7 @@ class HeadFacts(NamedTuple):
         return {_PREFIX + name: json.dumps(value) for name, value in self._asdict().items()}
 
 
-def facts_from_metadata(metadata: dict[str, str]) -> HeadFacts:
+def head_facts_from_metadata(metadata: dict[str, str]) -> HeadFacts:
     """Read the facts.
 
     Raises:
@@ -103,7 +103,7 @@ class ExportedHead:
             ) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
-            self.facts = facts_from_metadata(metadata)
+            self.facts = head_facts_from_metadata(metadata)
         except (KeyError, ValueError, TypeError) as error:
             raise ValueError(
                 f"head={file}: not written by `python -m mocosfl.export head`, or not by this "

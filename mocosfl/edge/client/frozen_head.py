@@ -14,14 +14,14 @@ import numpy.typing as npt
 from mocosfl.data.round_plan import step_of_client
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.client.exported_head import ExportedHead
-from mocosfl.edge.client.pillow_views import draw_views, make_views
+from mocosfl.edge.client.pillow_views import draw_pillow_views, make_pillow_views
 from mocosfl.edge.wire import Floats, Refusal
 from mocosfl.system.randomness import numpy_generator
 
 VIEWS = "edge_views"  # purpose of the random numbers
 
 
-class Images(Protocol):
+class ClientImages(Protocol):
     """The images that a client holds; `own_images.OwnImages`."""
 
     def fit(self, image_size: int) -> None:
@@ -37,7 +37,7 @@ class Images(Protocol):
 class FrozenHead:
     """What a client with an exported head runs; `client_head.ClientHead` says how it is used."""
 
-    def __init__(self, images: Images, head_file: Path) -> None:
+    def __init__(self, images: ClientImages, head_file: Path) -> None:
         """Load the head.
 
         Args:
@@ -88,7 +88,7 @@ class FrozenHead:
         Raises:
             Refusal: a round has no such step.
         """
-        assert self._welcome is not None  # the session begins first
+        assert self._welcome is not None  # `begin` comes first
         client, settings = self._welcome.client, self._welcome.settings
         images = self._images.read(_drawn(len(self._images), client, settings, request))
         # Own stream a step, so that a step asked for again after a restart has the same views.
@@ -106,13 +106,13 @@ class FrozenHead:
     ) -> npt.NDArray[np.float32]:
         """Make a view of each image and run the head; (b, c, h, w)."""
         height, width = images.shape[1:3]
-        drawn = draw_views(
+        drawn = draw_pillow_views(
             settings.views, generator, num_images=len(images), source=(height, width)
         )
         smashed = np.empty((len(images), *self._head.facts.smashed_shape), np.float32)
         # One image at a time: nothing depends on the batch, and memory doesn't grow with it.
         for row, own in enumerate(drawn):
-            view = make_views(
+            view = make_pillow_views(
                 images[row : row + 1],
                 [own],
                 output_size=settings.image_size,

@@ -1,10 +1,10 @@
 """Random views on a device without torch: numpy and Pillow.
 
 The same distribution as `mocosfl.data.augmentation`, which has the reasons, in the same two
-halves: `draw_views` turns a generator into numbers, `make_views` is a function of images and
-numbers. The rule from uniform numbers to parameters is the same, number by number, so the same
-uniform numbers give the same view, to float rounding. The tests compare every operation, the
-rule, the distribution of what is drawn, and the statistics of whole views.
+halves: `draw_pillow_views` turns a generator into numbers, `make_pillow_views` is a function of
+images and numbers. The rule from uniform numbers to parameters is the same, number by number, so
+the same uniform numbers give the same view, to float rounding. The tests compare every operation,
+the rule, the distribution of what is drawn, and the statistics of whole views.
 
 How it is small: one image at a time, and nothing is held but a few of its planes. Pillow resizes
 each colour as a plane of floats (mode F), because its pictures of 8 bits are rounded twice in a
@@ -56,7 +56,7 @@ _OPPOSITE = np.array([3.0, 5.0, 1.0], np.float32)[:, None, None] / 6  # hues: cy
 _BLUR_SIGMAS = 6  # of a Gaussian on each side
 
 
-class ViewParameters(NamedTuple):
+class DrawnView(NamedTuple):
     """The drawn numbers of one view of one image."""
 
     top: int  # of the crop, pixels
@@ -72,9 +72,9 @@ class ViewParameters(NamedTuple):
     flip: bool
 
 
-def draw_views(
+def draw_pillow_views(
     views: pb.Views, generator: np.random.Generator, *, num_images: int, source: tuple[int, int]
-) -> list[ViewParameters]:
+) -> list[DrawnView]:
     """Draw the parameters of one view of each image.
 
     Args:
@@ -84,12 +84,12 @@ def draw_views(
         source: H and W of the images.
     """
     uniforms = generator.random((num_images, NUM_UNIFORMS))
-    return [parameters_from_uniforms(views, row.tolist(), source=source) for row in uniforms]
+    return [view_from_uniforms(views, row.tolist(), source=source) for row in uniforms]
 
 
-def parameters_from_uniforms(
+def view_from_uniforms(
     views: pb.Views, uniforms: Sequence[float], *, source: tuple[int, int]
-) -> ViewParameters:
+) -> DrawnView:
     """Turn an image's NUM_UNIFORMS numbers in [0, 1) into the parameters of a view."""
     numbers = iter(uniforms)
     draw = {name: [next(numbers) for _ in range(count)] for name, count in COLUMNS.items()}
@@ -100,7 +100,7 @@ def parameters_from_uniforms(
     low = [max(0.0, 1.0 - strength) for strength in strengths] + [-views.hue]
     high = [1.0 + strength for strength in strengths] + [views.hue]
     sigma_range = views.blur_sigma_max - views.blur_sigma_min
-    return ViewParameters(
+    return DrawnView(
         top=top,
         left=left,
         height=height,
@@ -141,9 +141,9 @@ def _crop_place(
     return (source[0] - height) // 2, (source[1] - width) // 2, height, width
 
 
-def make_views(
+def make_pillow_views(
     images: Pixels,
-    parameters: Sequence[ViewParameters],
+    parameters: Sequence[DrawnView],
     *,
     output_size: int,
     mean: Sequence[float],
@@ -169,17 +169,17 @@ def make_views(
     return result
 
 
-def _planes(image: Pixels, own: ViewParameters, output_size: int) -> Planes:
+def _planes(image: Pixels, own: DrawnView, output_size: int) -> Planes:
     planes = crop(image, own, output_size)
     if own.jitter:
         for index in own.order:
             planes = COLOUR_OPERATIONS[index](planes, own.factors[index])
     if own.grey:
-        planes = to_grey(planes)
-    return gaussian_blur(planes, own.sigma) if own.blur else planes
+        planes = in_grey(planes)
+    return blurred(planes, own.sigma) if own.blur else planes
 
 
-def crop(image: Pixels, own: ViewParameters, output_size: int) -> Planes:
+def crop(image: Pixels, own: DrawnView, output_size: int) -> Planes:
     """Cut, resize and flip an image (H, W, 3): bilinear with antialiasing."""
     cut = image[own.top : own.top + own.height, own.left : own.left + own.width]
     size = (output_size, output_size)
@@ -207,22 +207,22 @@ def _blend(planes: Planes, other: Planes | np.float32, factor: float) -> Planes:
     return _clamp(planes * share + other * rest)
 
 
-def adjust_brightness(planes: Planes, factor: float) -> Planes:
+def with_brightness(planes: Planes, factor: float) -> Planes:
     """Scale towards black; a factor of 1 changes nothing."""
     return _clamp(planes * np.float32(factor))
 
 
-def adjust_contrast(planes: Planes, factor: float) -> Planes:
+def with_contrast(planes: Planes, factor: float) -> Planes:
     """Blend with the image's mean brightness; a factor of 1 changes nothing."""
     return _blend(planes, _luma(planes).mean(), factor)
 
 
-def adjust_saturation(planes: Planes, factor: float) -> Planes:
+def with_saturation(planes: Planes, factor: float) -> Planes:
     """Blend with the grey image; a factor of 1 changes nothing."""
     return _blend(planes, _luma(planes), factor)
 
 
-def adjust_hue(planes: Planes, turn: float) -> Planes:
+def with_hue(planes: Planes, turn: float) -> Planes:
     """Turn the colour circle by a fraction in [-0.5, 0.5]; `image_operations` has the formula."""
     red, green, blue = planes
     value = planes.max(axis=0)
@@ -239,15 +239,15 @@ def adjust_hue(planes: Planes, turn: float) -> Planes:
     return turned
 
 
-COLOUR_OPERATIONS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+COLOUR_OPERATIONS = (with_brightness, with_contrast, with_saturation, with_hue)
 
 
-def to_grey(planes: Planes) -> Planes:
+def in_grey(planes: Planes) -> Planes:
     """Give all three channels the brightness."""
     return np.broadcast_to(_luma(planes), planes.shape)
 
 
-def gaussian_blur(planes: Planes, sigma: float) -> Planes:
+def blurred(planes: Planes, sigma: float) -> Planes:
     """Blur with a Gaussian of sigma pixels, borders reflected."""
     radius = min(planes.shape[1] - 1, math.ceil(_BLUR_SIGMAS * sigma))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)

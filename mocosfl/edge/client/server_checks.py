@@ -49,7 +49,7 @@ def check_welcome(welcome: pb.Welcome) -> None:
     if welcome.WhichOneof("start") is None:
         raise Refusal("a Welcome that doesn't say what to start from")
     if welcome.HasField("head"):
-        check_head(welcome.head, settings)
+        check_given_head(welcome.head, settings)
 
 
 def _check_sizes(settings: pb.Settings) -> None:
@@ -84,12 +84,12 @@ def _check_numbers(settings: pb.Settings) -> None:
         )
 
 
-def check_head(head: pb.Head, settings: pb.Settings) -> None:
+def check_given_head(head: pb.Head, settings: pb.Settings) -> None:
     """Check the weights of a head, `Refusal` if they are anything but what is expected."""
     shape, dtype = (settings.num_parameters,), settings.compute_dtype
-    wire.decode(head.online, dtype=dtype, shape=shape, name="Head.online")
+    wire.decode_tensor(head.online, dtype=dtype, shape=shape, name="Head.online")
     if head.HasField("momentum"):
-        wire.decode(head.momentum, dtype=dtype, shape=shape, name="Head.momentum")
+        wire.decode_tensor(head.momentum, dtype=dtype, shape=shape, name="Head.momentum")
 
 
 def check_step(request: pb.StepRequest, settings: pb.Settings) -> None:
@@ -108,4 +108,4 @@ def check_step(request: pb.StepRequest, settings: pb.Settings) -> None:
     if not (math.isfinite(request.learning_rate) and request.learning_rate >= 0):
         raise Refusal(f"StepRequest.learning_rate={request.learning_rate}: at least 0 expected")
     if request.HasField("head"):
-        check_head(request.head, settings)
+        check_given_head(request.head, settings)

@@ -201,7 +201,7 @@ class TrainingHead:
 
     def _decoded(self, tensor: pb.Tensor) -> Tensor:
         settings = self.settings
-        numbers = wire.decode(
+        numbers = wire.decode_tensor(
             tensor, dtype=settings.compute_dtype, shape=(settings.num_parameters,), name="Head"
         )
         return torch.tensor(numbers)

@@ -12,6 +12,7 @@ from mocosfl.cli.train import run
 from mocosfl.config.command_line import quote_choices
 from mocosfl.config.hydra_setup import hydra_command, in_sweep
 from mocosfl.config.schema import Config
+from mocosfl.edge.server.deployment import NetworkedDeployment
 from mocosfl.system.errors import user_errors
 
 
@@ -23,7 +24,7 @@ def main(config: Config) -> Result:
             raise ValueError("-m: a networked server is one run; sweep simulations with train.py")
     # Else Lightning waits for the end of the step, and a step waits for clients without end.
     signal.signal(signal.SIGTERM, _end)
-    return run(config)
+    return run(config, NetworkedDeployment())
 
 
 def _end(number: int, _: Any) -> None:

@@ -1,29 +1,30 @@
 """What a run tells each of its remote clients, and expects of it."""
 
 from dataclasses import asdict
+from typing import NamedTuple
 
-import numpy as np
 from torch import nn
 
 from mocosfl.config.choices import Symmetric
-from mocosfl.config.derived import batch_sizes, remote_clients
+from mocosfl.config.derived import batch_sizes, num_remote, smashed_precision
 from mocosfl.config.schema import Config
 from mocosfl.data.view_maker import view_settings
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.server.dialogue import Expectation
-from mocosfl.edge.server.streams import Guest
+from mocosfl.edge.server.client_requests import Expectation
 from mocosfl.models.build import build_split
 
 
-def remote_ids(config: Config) -> list[int]:
-    """Return the ids of the remote clients of a networked run."""
-    remote = remote_clients(config)
-    assert remote is not None
-    return [int(client) for client in np.flatnonzero(remote)]
+class RemoteClient(NamedTuple):
+    """What a run tells one remote client, and expects of it."""
+
+    settings: pb.Settings
+    expectation: Expectation
 
 
-def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[int, Guest]:
+def make_remote_clients(
+    config: Config, head: nn.Module, steps_per_round: int
+) -> dict[int, RemoteClient]:
     """Return settings and expectations of the remote clients, by id.
 
     Args:
@@ -37,20 +38,20 @@ def make_guests(config: Config, head: nn.Module, steps_per_round: int) -> dict[i
     sizes = batch_sizes(config)
     shape = build_split(config).smashed_shape
     common = _settings(config, head, steps_per_round, shape)
-    guests = {}
-    for client in remote_ids(config):
+    clients: dict[int, RemoteClient] = {}
+    for client in range(num_remote(config)):
         settings = pb.Settings()
         settings.CopyFrom(common)
         settings.batch_size = int(sizes[client])
-        guests[client] = Guest(settings, expectation(settings))
-        largest = guests[client].expectation.max_message_bytes
+        clients[client] = RemoteClient(settings, expectation(settings))
+        largest = clients[client].expectation.max_message_bytes
         if largest > wire.MAX_MESSAGE_BYTES:
             raise ValueError(
                 f"clients.batch_size={sizes[client]}: the smashed data of a step take "
                 f"{largest:,} bytes, and a message may have {wire.MAX_MESSAGE_BYTES:,}; use a "
                 "smaller batch, a bottleneck (split=cut1_c4s2), or edge.precision=fp16"
             )
-    return guests
+    return clients
 
 
 def expectation(settings: pb.Settings) -> Expectation:
@@ -68,7 +69,6 @@ def expectation(settings: pb.Settings) -> Expectation:
 def _settings(
     config: Config, head: nn.Module, steps_per_round: int, shape: tuple[int, int, int]
 ) -> pb.Settings:
-    assert config.edge is not None
     split, method, optimizer = config.split, config.method, config.optimizer
     channels = split.bottleneck_channels
     return pb.Settings(
@@ -94,7 +94,7 @@ def _settings(
         tau=config.moco.momentum,
         sgd_momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
-        smashed_dtype=wire.DTYPES[config.edge.precision],
+        smashed_dtype=wire.DTYPES[smashed_precision(config)],
         compute_dtype=pb.FP64 if config.trainer.precision == "fp64" else pb.FP32,
         smashed_shape=shape,
         num_parameters=sum(p.numel() for p in head.parameters()),

@@ -1,77 +1,61 @@
-"""From a run's module to one whose clients are other machines."""
+"""What training must know of remote clients; `mocosfl.training.deployment` says when it asks.
+
+Few imports: `--help` waits neither for torch nor for the libraries of the extra `edge`.
+"""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-from mocosfl.config.derived import remote_clients
-from mocosfl.config.edge import EdgeConfig
+from mocosfl.config.derived import edge_settings, num_remote
 from mocosfl.config.schema import Config
-from mocosfl.edge.credentials import Credentials, read_credentials
-from mocosfl.edge.server.client_settings import make_guests
-from mocosfl.edge.server.hub import Hub
-from mocosfl.edge.server.networked_federation import NetworkedFederation
-from mocosfl.edge.server.networked_module import NetworkedMocoSFL
-from mocosfl.federation.server import Server
-from mocosfl.training.module import MocoSFL
+from mocosfl.runs.folder import RunFolder
+from mocosfl.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from mocosfl.training.module import MocoSFL
 
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def networked(config: Config, module: MocoSFL) -> Iterator[NetworkedMocoSFL]:
-    """Put a run's clients at the other end of streams; at the end they are told that it is over.
+class NetworkedDeployment:
+    """Clients, or some of them, are other machines."""
 
-    Args:
-        config: a valid configuration with `edge`.
-        module: of the simulation; its parts go over to the module that is yielded.
+    ends_at_step_end = False  # a step may wait for clients without end
+    sees_images = False  # devices have their own images and make their own views
 
-    Raises:
-        ValueError, FileNotFoundError: the certificates are not there or not readable.
-    """
-    assert config.edge is not None and isinstance(module.federation.server, Server)
-    remote = remote_clients(config)
-    assert remote is not None
-    federation = module.federation
-    guests = make_guests(config, federation.clients.head, module.steps_per_round)
-    if config.edge.certificates is None and config.edge.insecure:
-        log.warning(
-            "edge.insecure=true: nothing is encrypted and anybody who can connect to %s may take "
-            "part under any client's name",
-            config.edge.listen,
-        )
-    hub = Hub(guests, config.edge, server_credentials(config.edge))
-    own = NetworkedMocoSFL(
-        NetworkedFederation(
-            federation.clients,
-            module.federation.server,
-            both_views=federation.both_views,
-            align_momentum=federation.align_momentum,
-            remote=remote,
-            hub=hub,
-        ),
-        module.optimizer_settings,
-        num_rounds=module.num_rounds,
-        steps_per_round=module.steps_per_round,
-        config=module.config,
-        lr_scale=module.lr_scale,
-    )
-    finished = False
-    try:
-        yield own
-        finished = own.global_step >= own.trainer.max_steps
-    finally:
-        text = "the run is finished" if finished else "the server stops and will be back"
-        hub.close(finished=finished, text=text)
+    def check_resumed(self, config: Config, folder: str) -> None:
+        """Refuse a simulation."""
+        if num_remote(config) == 0:
+            raise ValueError(
+                f"resume={folder}: its clients are simulated, and their state is in its "
+                "checkpoint, not on devices; go on with it with train.py"
+            )
 
+    def check(self, config: Config) -> None:
+        """Check that the extra `edge` is installed and that the certificates can be read."""
+        if num_remote(config) == 0:
+            raise ValueError("edge: this run has no remote clients; train it with train.py")
+        try:  # the libraries of the extra `edge` are not everybody's
+            from mocosfl.edge.server.build import server_credentials
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"edge: {error.name} is not installed; install it with pip install -e '.[edge]'"
+            ) from error
+        server_credentials(edge_settings(config))
 
-def server_credentials(edge: EdgeConfig) -> Credentials | None:
-    """Return the server's certificates; None where the run is to be without.
+    def wrap(self, config: Config, module: "MocoSFL") -> AbstractContextManager["MocoSFL"]:
+        """Return a context in which the clients are at the other end of streams."""
+        from mocosfl.edge.server.build import networked
 
-    Raises:
-        ValueError, FileNotFoundError: they are not there or not readable.
-    """
-    if edge.certificates is None:
-        return None
-    return read_credentials(Path(edge.certificates), "edge.certificates")
+        return networked(config, module)
+
+    def write_records(self, config: Config, folder: RunFolder, module: "MocoSFL") -> None:
+        """Write edge.json: the bytes that travelled, beside those that were predicted."""
+        from mocosfl.edge.server import traffic_comparison
+        from mocosfl.edge.server.networked_module import NetworkedMocoSFL
+
+        assert isinstance(module, NetworkedMocoSFL)
+        comparison = traffic_comparison.compare_traffic(config, module.federation.hub.ledger)
+        log.info("the streams\n%s", traffic_comparison.describe_traffic(comparison))
+        write_atomically(folder.edge, traffic_comparison.traffic_json(comparison))

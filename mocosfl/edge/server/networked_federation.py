@@ -18,8 +18,8 @@ from torch import Tensor
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.server.dialogue import Pair
-from mocosfl.edge.server.hub import Hub
+from mocosfl.edge.server.client_requests import Pair
+from mocosfl.edge.server.remote_clients import RemoteClients
 from mocosfl.federation.averaging import Spread
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.federation import Federation
@@ -51,7 +51,7 @@ class NetworkedFederation(Federation):
         both_views: bool,
         align_momentum: bool,
         remote: npt.NDArray[np.bool_],
-        hub: Hub,
+        hub: RemoteClients,
     ) -> None:
         """Join both sides.
 
@@ -74,8 +74,8 @@ class NetworkedFederation(Federation):
         """Let the clients know of the head that all of them run, where it is frozen."""
         if self.clients.frozen:
             weights = _flat([p.detach() for p in self.clients.average_head().parameters()])
-            for guest in self.hub.guests.values():
-                guest.settings.head_digest = wire.head_digest(weights.astype(np.float32))
+            for client in self.hub.clients.values():
+                client.settings.head_digest = wire.head_digest(weights.astype(np.float32))
 
     def gather(self, step: Step, *, number: int, client_lr: float) -> Step:
         """Ask the remote clients of a step for their smashed data.
@@ -153,7 +153,7 @@ class NetworkedFederation(Federation):
     def _remote_tensors(self, step: Step) -> tuple[Tensor, Tensor]:
         """Return queries and keys of all remote rows, the queries with gradient."""
         device, dtype = step.view1.device, self._dtype
-        shape = next(iter(self.hub.guests.values())).expectation.smashed_shape[1:]
+        shape = next(iter(self.hub.clients.values())).expectation.smashed_shape[1:]
         keys = [rows.pair.second for rows in self._rows if rows.pair.second is not None]
         query = _joined([rows.pair.first for rows in self._rows], shape).to(device, dtype)
         key = _joined(keys, shape).to(device, dtype)
@@ -244,9 +244,9 @@ class NetworkedFederation(Federation):
         """Return the head that a remote client is to have behind the last sync."""
         online, momentum = self.clients.heads_of(client)
         dtype = pb.FP64 if self._dtype == torch.float64 else pb.FP32
-        head = pb.Head(step=self.head_step, online=wire.encode(_flat(online), dtype))
+        head = pb.Head(step=self.head_step, online=wire.encode_tensor(_flat(online), dtype))
         if self.align_momentum:
-            head.momentum.CopyFrom(wire.encode(_flat(momentum), dtype))
+            head.momentum.CopyFrom(wire.encode_tensor(_flat(momentum), dtype))
         return head
 
     @property

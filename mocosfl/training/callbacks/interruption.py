@@ -30,17 +30,23 @@ class Interruption(Callback):
     """
 
     def __init__(
-        self, folder: RunFolder, config: Config, *, unless_suspicious: Alarm | None = None
+        self,
+        folder: RunFolder,
+        config: Config,
+        *,
+        at_step_end: bool,
+        unless_suspicious: Alarm | None = None,
     ) -> None:
         """Keep the settings.
 
         Args:
             folder: of the run.
             config: of the run.
+            at_step_end: whether the first signal lets the step end; else it ends the run at once.
             unless_suspicious: nothing is saved while this alarm suspects a collapse.
         """
         self.folder, self.config, self.alarm = folder, config, unless_suspicious
-        self.at_step_end = config.trainer.devices == 1 and config.edge is None
+        self.at_step_end = at_step_end
         self.requested: int | None = None  # signal
         self._before: dict[int, Any] = {}  # handlers
         self._told = False

@@ -1,4 +1,4 @@
-"""The server's side of the talk with one connected client, without the network.
+"""What the server asks one connected client, and the checks of its answers; without the network.
 
 What arrives is checked against what was asked for. A message that does not fit is refused and
 counted; nothing of it reaches the training.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.server.ledger import Account
+from mocosfl.edge.server.traffic_ledger import Account
 from mocosfl.edge.wire import Floats, Refusal
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
     second: Floats | None
 
 
-class Question(NamedTuple):
+class OpenRequest(NamedTuple):
     """What a client has been asked and not yet answered."""
 
     kind: str  # SMASHED, WEIGHTS or KEPT
@@ -61,8 +61,8 @@ class Question(NamedTuple):
 Deliver = Callable[[int, str, Any], None]
 
 
-class Dialogue:
-    """One question at a time, and what is to be sent."""
+class ClientRequests:
+    """One request at a time, and what is to be sent."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Dialogue:
         """
         self.client, self.expectation, self.account = client, expectation, account
         self.max_refusals, self.deliver = max_refusals, deliver
-        self.question: Question | None = None
+        self.open_request: OpenRequest | None = None
         self.given = -1  # Head.step of the head that the client has; -1: not welcomed yet
         self.outbox: deque[bytes] = deque()
         self.on_outbox: Callable[[], None] = lambda: None
@@ -95,7 +95,7 @@ class Dialogue:
     @property
     def idle(self) -> bool:
         """Whether the client may be asked something."""
-        return self.given >= 0 and self.question is None and self.banned_for is None
+        return self.given >= 0 and self.open_request is None and self.banned_for is None
 
     def welcome(self, welcome: pb.Welcome, given: int) -> None:
         """Let the client in; `given` is the Head.step of the head that it then has."""
@@ -105,17 +105,17 @@ class Dialogue:
     def ask_step(self, request: pb.StepRequest) -> None:
         """Ask for a step's smashed data."""
         assert self.idle
-        self.question = Question(SMASHED, request.step)
+        self.open_request = OpenRequest(SMASHED, request.step)
         if request.HasField("head"):
             self.given = request.head.step
         self._send(pb.ServerMessage(step=request), _tensors_of_head(request.head))
 
     def send_gradient(self, step: int, gradient: Floats, *, sync_after: bool) -> None:
         """Answer a step; behind it the client sends its weights where a sync is due."""
-        tensor = wire.encode(gradient, self.expectation.smashed_dtype)
+        tensor = wire.encode_tensor(gradient, self.expectation.smashed_dtype)
         message = pb.ServerMessage(gradient=pb.Gradient(step=step, query=tensor))
         if sync_after:
-            self.question = Question(WEIGHTS, step)
+            self.open_request = OpenRequest(WEIGHTS, step)
         self._send(message, [tensor])
 
     def give_head(self, head: pb.Head) -> None:
@@ -126,7 +126,7 @@ class Dialogue:
     def ask_keep(self, step: int) -> None:
         """Have the client keep its state."""
         assert self.idle
-        self.question = Question(KEPT, step)
+        self.open_request = OpenRequest(KEPT, step)
         self._send(pb.ServerMessage(keep=pb.Keep(step=step)), [])
 
     def goodbye(self, *, finished: bool, text: str) -> None:
@@ -136,9 +136,9 @@ class Dialogue:
 
     def give_up_waiting(self) -> None:
         """Do without the answer that is still out; the client is asked again when it has come."""
-        if self.question is not None and not self.question.overdue:
-            self.question = self.question._replace(overdue=True)
-            if self.question.kind == SMASHED:
+        if self.open_request is not None and not self.open_request.overdue:
+            self.open_request = self.open_request._replace(overdue=True)
+            if self.open_request.kind == SMASHED:
                 self.account.late_steps += 1
 
     def receive(self, data: bytes) -> None:
@@ -198,23 +198,23 @@ class Dialogue:
         self.deliver(self.client, WEIGHTS, None if overdue else pair)
 
     def _answered(self, kind: str, step: int) -> bool:
-        """Close the question that a message answers; returns whether it comes too late.
+        """Close the request that a message answers; returns whether it comes too late.
 
         Raises:
             Refusal: nothing of that sort was asked.
         """
-        question = self.question
-        if question is None or (question.kind, question.step) != (kind, step):
+        asked = self.open_request
+        if asked is None or (asked.kind, asked.step) != (kind, step):
             if kind == SMASHED and step == self._last_answer:
                 raise Refusal(f"Smashed of step {step} has come before")
-            asked = "nothing" if question is None else f"{question.kind} of step {question.step}"
-            raise Refusal(f"{kind} of step {step}, and {asked} is asked for")
-        self.question = None
-        return question.overdue
+            wanted = "nothing" if asked is None else f"{asked.kind} of step {asked.step}"
+            raise Refusal(f"{kind} of step {step}, and {wanted} is asked for")
+        self.open_request = None
+        return asked.overdue
 
     def _smashed(self, tensor: pb.Tensor, name: str) -> Floats:
         e = self.expectation
-        return wire.decode(
+        return wire.decode_tensor(
             tensor,
             dtype=e.smashed_dtype,
             shape=e.smashed_shape,
@@ -229,13 +229,13 @@ class Dialogue:
             "shape": (e.num_parameters,),
             "largest": wire.LARGEST_WEIGHT,
         }
-        online = wire.decode(weights.online, **form, name="Weights.online")
+        online = wire.decode_tensor(weights.online, **form, name="Weights.online")
         if weights.HasField("momentum") != e.align_momentum:
             wanted = "is" if e.align_momentum else "is not"
             raise Refusal(f"Weights.momentum: {wanted} expected")
         momentum = None
         if e.align_momentum:
-            momentum = wire.decode(weights.momentum, **form, name="Weights.momentum")
+            momentum = wire.decode_tensor(weights.momentum, **form, name="Weights.momentum")
         return Pair(online, momentum)
 
     def _refuse(self, reason: str) -> None:

@@ -1,7 +1,7 @@
-"""One stream with the server: a client answers what it is asked, as federation.proto draws it.
+"""What a client answers to each message of the server, on one stream; see federation.proto.
 
-What a client computes is behind `ClientHead` and runs in a thread, so that one process can hold
-many conversations.
+What a client computes is behind `ClientHead` and runs in a thread, so that one process can be
+many clients.
 
 Legend: b images of a step, (c, h, w) the smashed shape of one image.
 """
@@ -15,9 +15,9 @@ import grpc
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.client.connection import Connection, Ending, Retry
-from mocosfl.edge.client.head import ClientHead
-from mocosfl.edge.client.server_checks import check_head, check_step, check_welcome
+from mocosfl.edge.client.client_head import ClientHead
+from mocosfl.edge.client.server_checks import check_given_head, check_step, check_welcome
+from mocosfl.edge.client.server_connection import Ending, Retry, ServerConnection
 from mocosfl.edge.client.tally import Tally
 from mocosfl.edge.wire import Floats, Refusal
 
@@ -53,11 +53,11 @@ class _Waiting(NamedTuple):
     sync_after: bool
 
 
-class Conversation:
-    """One stream with the server, from Hello to its end."""
+class Answerer:
+    """Answers the server on one stream, from Hello to its end."""
 
     def __init__(
-        self, head: ClientHead, connection: Connection, tally: Tally, retry: Retry
+        self, head: ClientHead, connection: ServerConnection, tally: Tally, retry: Retry
     ) -> None:
         """Prepare to speak.
 
@@ -72,7 +72,7 @@ class Conversation:
         self.settings: pb.Settings | None = None  # before Welcome
         self.waiting: _Waiting | None = None
 
-    async def hold(self, hello: pb.Hello) -> None:
+    async def run(self, hello: pb.Hello) -> None:
         """Speak until the run is finished; raises `Lost` where the stream ends before."""
         head = self.head
         hello.incarnation, hello.head_step = head.incarnation, head.head_step
@@ -94,7 +94,7 @@ class Conversation:
         await self.connection.part()
 
     async def _turn(self) -> bool:
-        # In a function of its own: a local of `hold` would keep each message until the next.
+        # In a function of its own: a local of `run` would keep each message until the next.
         return await self._hear(await self.connection.read())
 
     async def _hear(self, data: bytes | None) -> bool:
@@ -164,7 +164,7 @@ class Conversation:
 
     async def _head(self, head: pb.Head, settings: pb.Settings) -> None:
         self._leave_step()
-        check_head(head, settings)
+        check_given_head(head, settings)
         await self._take(head)
 
     async def _take(self, head: pb.Head) -> None:
@@ -204,7 +204,7 @@ class Conversation:
         await self.connection.write(data)
 
     async def _compute(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run a function in a thread, to its end even where this session is cancelled."""
+        """Run a function in a thread, to its end even where the client is cancelled."""
         with self.tally.computing():
             work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
             try:
@@ -228,7 +228,7 @@ def _smash(head: ClientHead, request: pb.StepRequest, settings: pb.Settings) -> 
 
 def _learn(head: ClientHead, gradient: pb.Gradient, settings: pb.Settings) -> None:
     shape, dtype = wire.smashed_shape(settings), settings.smashed_dtype
-    head.learn(wire.decode(gradient.query, dtype=dtype, shape=shape, name="gradient"))
+    head.learn(wire.decode_tensor(gradient.query, dtype=dtype, shape=shape, name="gradient"))
 
 
 def _weights(head: ClientHead, step: int, settings: pb.Settings) -> pb.ClientMessage:
@@ -241,7 +241,7 @@ def _weights(head: ClientHead, step: int, settings: pb.Settings) -> pb.ClientMes
 
 def _encode(values: Floats, dtype: int, name: str) -> pb.Tensor:
     try:
-        return wire.encode(values, dtype)
+        return wire.encode_tensor(values, dtype)
     except ValueError as error:
         raise ValueError(
             f"the {name} of this client's head can't be sent ({error}): its training has diverged; "

@@ -1,4 +1,4 @@
-"""Questions to many clients at once, and how long they are waited for.
+"""Requests to many clients at once: a step, a sync, a checkpoint; and how long they are waited for.
 
 Everything here runs in the thread of the streams' event loop.
 """
@@ -12,8 +12,9 @@ from typing import Any
 
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.edge import federation_pb2 as pb
-from mocosfl.edge.server.dialogue import KEPT, SMASHED, WEIGHTS, Dialogue, Pair
-from mocosfl.edge.server.streams import Standing, Streams
+from mocosfl.edge.server.admission import Standing
+from mocosfl.edge.server.client_requests import KEPT, SMASHED, WEIGHTS, ClientRequests, Pair
+from mocosfl.edge.server.client_streams import ClientStreams
 from mocosfl.edge.wire import Floats
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ WAITING_WORD_SECONDS = 10.0  # between two lines on whom a step waits for
 
 @dataclass
 class _Collection:
-    """The answers to one question."""
+    """The answers to one request."""
 
     kind: str
     pending: set[int] = field(default_factory=set)  # asked, connected, without an answer yet
@@ -33,10 +34,10 @@ class _Collection:
     failed: set[int] = field(default_factory=set)  # answered with what was refused
 
 
-class Questions:
+class JointRequests:
     """Asks, collects, and does without those that come too late."""
 
-    streams: Streams
+    streams: ClientStreams
 
     def __init__(self, settings: EdgeConfig) -> None:
         """Keep the deadlines; `streams` is set by whoever has both."""
@@ -47,9 +48,9 @@ class Questions:
         self._seen: set[int] = set()  # clients that have been connected
         self._collection = _Collection("")
         self._changed = asyncio.Event()
-        # By whom the clients were asked for the current step: one that has connected anew since
-        # has taken that step back.
-        self._in_step: dict[int, Dialogue] = {}
+        # By whom the clients were asked for the current step: one that has connected again
+        # since has taken that step back.
+        self._in_step: dict[int, ClientRequests] = {}
 
     def begin(self, standing: Standing) -> None:
         """Say where the run stands."""
@@ -80,7 +81,7 @@ class Questions:
     async def ask_step(
         self, requests: Mapping[int, pb.StepRequest], head_step: int, *, at_least: int
     ) -> dict[int, Pair]:
-        """Ask clients for a step; see `Hub.ask_step`."""
+        """Ask clients for a step; see `RemoteClients.ask_step`."""
         collection = self._collection = _Collection(SMASHED)
         self._in_step = {}
         # The deadline counts from when the last of those that the step waits for in any case came.
@@ -90,7 +91,7 @@ class Questions:
             self._ask_free(requests, head_step, collection)
             now = time.monotonic()
             # All, not only those of this step: the next pool's would be left out without a word.
-            absent = bool(self.streams.guests.keys() - self._seen) and now < self._start_deadline
+            absent = bool(self.streams.clients.keys() - self._seen) and now < self._start_deadline
             waiting = bool(collection.pending) or absent
             enough = len(collection.answers) >= least
             if absent or not enough:
@@ -116,32 +117,32 @@ class Questions:
         assert self._standing is not None
         self.streams.let_in(self._standing)
         heard = collection.pending | collection.answers.keys() | collection.failed
-        for client, seat in self.streams.free():
+        for client, stream in self.streams.free():
             if client not in requests or client in heard:
                 continue
             request = requests[client]
-            if seat.dialogue.given != head_step and not seat.hello.exported_head:
+            if stream.requests.given != head_step and not stream.hello.exported_head:
                 head = self._standing.head_of(client)
                 request = pb.StepRequest()
                 request.CopyFrom(requests[client])
                 request.head.CopyFrom(head)
             collection.pending.add(client)
-            self._in_step[client] = seat.dialogue
-            seat.dialogue.ask_step(request)
+            self._in_step[client] = stream.requests
+            stream.requests.ask_step(request)
 
     def _tell_waiting(self, collection: _Collection, least: int) -> None:
         log.info(
             "a step waits: %d of at least %d remote clients have answered, %d are connected",
             len(collection.answers),
             least,
-            len(self.streams.seats),
+            len(self.streams.by_client),
         )
 
     def _do_without(self, collection: _Collection) -> None:
         """Leave out those that have not answered."""
         for client in sorted(collection.pending):
             log.info("client %d: too late, %s goes on without it", client, WHAT[collection.kind])
-            self.streams.seats[client].dialogue.give_up_waiting()
+            self.streams.by_client[client].requests.give_up_waiting()
         collection.pending.clear()
 
     async def send_gradients(
@@ -157,8 +158,10 @@ class Questions:
                 self._in_step[client].send_gradient(step, gradient, sync_after=sync_after)
 
     def _still_in_step(self, client: int) -> bool:
-        seat, dialogue = self.streams.seats.get(client), self._in_step.get(client)
-        return seat is not None and seat.dialogue is dialogue and seat.dialogue.banned_for is None
+        stream, requests = self.streams.by_client.get(client), self._in_step.get(client)
+        if stream is None or stream.requests is not requests:
+            return False
+        return stream.requests.banned_for is None
 
     async def collect_weights(self) -> dict[int, Pair]:
         """Return the weights of those that were sent their gradient, as far as they come."""
@@ -174,16 +177,16 @@ class Questions:
     async def keep(self, step: int) -> None:
         """Have all clients that are free keep their state; says who has not."""
         collection = self._collection = _Collection(KEPT)
-        for client, seat in list(self.streams.free()):
-            if not seat.hello.exported_head:
+        for client, stream in list(self.streams.free()):
+            if not stream.hello.exported_head:
                 collection.pending.add(client)
-                seat.dialogue.ask_keep(step)
+                stream.requests.ask_keep(step)
         kept = await self._collect(collection)
         training = {
             client
             for client in self._seen
-            if client not in self.streams.seats
-            or not self.streams.seats[client].hello.exported_head
+            if client not in self.streams.by_client
+            or not self.streams.by_client[client].hello.exported_head
         }
         if without := sorted(training - kept.keys()):
             log.info(

@@ -16,7 +16,7 @@ FIRST_WAIT_SECONDS = 0.5
 
 LONGEST_WAIT_SECONDS = 30.0
 
-# Messages read ahead while the head computes. The server leads one question at a time, so there
+# Messages read ahead while the head computes. The server asks one thing at a time, so there
 # are hardly ever two; a bound, because a faulty server might send without end.
 _MAX_AHEAD = 4
 
@@ -40,7 +40,7 @@ _OPTIONS = (
 )
 
 
-class Server(NamedTuple):
+class ServerAddress(NamedTuple):
     """Where the server is, and how it is spoken to."""
 
     address: str  # host:port
@@ -60,10 +60,10 @@ class Ending(NamedTuple):
     details: str
 
 
-class Connection:
+class ServerConnection:
     """One stream, raw messages in and out; a context manager on a channel of its own."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerAddress) -> None:
         """Prepare the stream.
 
         Args:

@@ -1,8 +1,8 @@
-"""What the training sees of its remote clients.
+"""What the training sees of its remote clients: calls that ask all of them, and wait.
 
 gRPC's event loop runs in a thread of its own. The training calls from its thread, and waits; a
-client that connects is let in while a step is being asked for, when the training stands still and
-the head that it starts from can be read.
+client that connects is let in while a step is being asked for: the training waits then, and the
+head that the client starts from can be read.
 """
 
 import asyncio
@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.credentials import Credentials
-from mocosfl.edge.server.dialogue import Pair
-from mocosfl.edge.server.greeting import HeadOf
-from mocosfl.edge.server.ledger import Ledger
-from mocosfl.edge.server.questions import Questions
-from mocosfl.edge.server.streams import Guest, Standing, Streams
+from mocosfl.edge.server.admission import HeadOf, Standing
+from mocosfl.edge.server.client_requests import Pair
+from mocosfl.edge.server.client_settings import RemoteClient
+from mocosfl.edge.server.client_streams import ClientStreams
+from mocosfl.edge.server.joint_requests import JointRequests
+from mocosfl.edge.server.traffic_ledger import Ledger
 from mocosfl.edge.wire import Floats
 
 log = logging.getLogger(__name__)
@@ -29,33 +30,33 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Hub:
+class RemoteClients:
     """The remote clients of a run."""
 
     def __init__(
         self,
-        guests: Mapping[int, Guest],
+        clients: Mapping[int, RemoteClient],
         settings: EdgeConfig,
         credentials: Credentials | None,
     ) -> None:
         """Put the parts together; `open` begins to listen.
 
         Args:
-            guests: the remote clients by id.
+            clients: the remote clients by id.
             settings: where to listen, deadlines and limits.
             credentials: of the server; None for plain text, where a client is who it says.
         """
-        self.guests, self.settings, self.ledger = guests, settings, Ledger(guests)
+        self.clients, self.settings, self.ledger = clients, settings, Ledger(clients)
         self.port = 0
-        self._questions = Questions(settings)
-        self._streams = Streams(
-            guests,
+        self._requests = JointRequests(settings)
+        self._streams = ClientStreams(
+            clients,
             self.ledger,
-            self._questions,
+            self._requests,
             credentials=credentials,
             max_refusals=settings.max_refusals,
         )
-        self._questions.streams = self._streams
+        self._requests.streams = self._streams
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="edge", daemon=True)
 
@@ -105,7 +106,7 @@ class Hub:
             head_of: returns the head that a client is to have now; called while the training
                 waits in `ask_step`, from another thread.
         """
-        self._questions.begin(Standing(run, uuid.uuid4().hex, step, head_of))
+        self._requests.begin(Standing(run, uuid.uuid4().hex, step, head_of))
 
     def ask_step(
         self, requests: Mapping[int, pb.StepRequest], head_step: int, *, at_least: int = 0
@@ -120,21 +121,21 @@ class Hub:
                 it missed a sync, is given the current one with the request.
             at_least: answers that are waited for, whatever `min_clients` says.
         """
-        return self._wait(self._questions.ask_step(requests, head_step, at_least=at_least))
+        return self._wait(self._requests.ask_step(requests, head_step, at_least=at_least))
 
     def send_gradients(
         self, step: int, gradients: Mapping[int, Floats], *, sync_after: bool
     ) -> None:
         """Send clients the gradients of their queries, (b or 2b, c, h, w) each."""
-        self._wait(self._questions.send_gradients(step, gradients, sync_after=sync_after))
+        self._wait(self._requests.send_gradients(step, gradients, sync_after=sync_after))
 
     def collect_weights(self) -> dict[int, Pair]:
         """Return the weights behind a step sent with `sync_after`, as far as they come in time."""
-        return self._wait(self._questions.collect_weights())
+        return self._wait(self._requests.collect_weights())
 
     def give_heads(self, heads: Mapping[int, pb.Head]) -> None:
         """Send what a sync gives to clients that sent their weights."""
-        self._wait(self._questions.give_heads(heads))
+        self._wait(self._requests.give_heads(heads))
 
     def keep(self, step: int) -> None:
         """Have the connected clients keep their state, and wait until they have.
@@ -142,17 +143,17 @@ class Hub:
         Args:
             step: steps of the run that are done.
         """
-        self._wait(self._questions.keep(step))
+        self._wait(self._requests.keep(step))
 
     @property
     def num_connected(self) -> int:
         """Clients that are connected."""
-        return len(self._streams.seats)
+        return len(self._streams.by_client)
 
     def num_images(self, client: int) -> int | None:
         """Return how many images a connected client holds; None of another."""
-        seat = self._streams.seats.get(client)
-        return None if seat is None else seat.hello.num_images
+        stream = self._streams.by_client.get(client)
+        return None if stream is None else stream.hello.num_images
 
     def figures(self) -> dict[str, float]:
         """Return what the loggers get, by name; sums over the clients, since the run began."""
@@ -177,15 +178,15 @@ class Hub:
                 "%d of %d remote clients are connected, %d late answers, %d lost connections, "
                 "%d refused messages; %.2f steps/s, up %.2f MB/s, down %.2f MB/s",
                 self.num_connected,
-                len(self.guests),
+                len(self.clients),
                 total.late_steps,
                 total.lost,
                 total.refusals,
-                (self._questions.steps - steps) / seconds,
+                (self._requests.steps - steps) / seconds,
                 (total.up - before.up) / seconds / 2**20,
                 (total.down - before.down) / seconds / 2**20,
             )
-            steps = self._questions.steps
+            steps = self._requests.steps
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

@@ -1,14 +1,14 @@
-"""The server's gRPC streams: who is connected.
+"""The server's gRPC streams: listens, moves messages, and knows which clients are connected.
 
-Everything here runs in the thread of one event loop. What a client says is checked by its
-`Dialogue`; whoever asks the questions is told of each change through `Listener`.
+Everything here runs in the thread of one event loop. `Admission` decides who is let in, and a
+client's `ClientRequests` checks what it says. `Listener` hears of each change.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -16,10 +16,10 @@ from mocosfl.config.edge import EdgeConfig
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
 from mocosfl.edge.credentials import Credentials
-from mocosfl.edge.identity import client_of
-from mocosfl.edge.server.dialogue import Dialogue, Expectation
-from mocosfl.edge.server.greeting import HeadOf, check_hello, check_kind, choose_start
-from mocosfl.edge.server.ledger import Ledger
+from mocosfl.edge.server.admission import Admission, Standing, welcome_to
+from mocosfl.edge.server.client_requests import ClientRequests
+from mocosfl.edge.server.client_settings import RemoteClient
+from mocosfl.edge.server.traffic_ledger import Ledger
 from mocosfl.edge.wire import Refusal
 
 log = logging.getLogger(__name__)
@@ -30,24 +30,8 @@ HELLO_SECONDS = 10.0
 GOODBYE_SECONDS = 5.0  # for clients to hear that the server ends
 
 
-class Guest(NamedTuple):
-    """How the run greets a client."""
-
-    settings: pb.Settings
-    expectation: Expectation
-
-
-class Standing(NamedTuple):
-    """Where a run stands when this server process takes its first step."""
-
-    run: str  # its name, the same in each process that goes on with it
-    incarnation: str  # of this process
-    step: int  # steps that are done
-    head_of: HeadOf  # the head that a client is to have now; the training must stand still
-
-
 class Listener(Protocol):
-    """Who asks the questions."""
+    """What hears of answers, and of clients that come and go: `JointRequests`."""
 
     def deliver(self, client: int, kind: str, answer: Any) -> None:
         """Take a client's answer; None where there is none to be had."""
@@ -60,10 +44,10 @@ class Listener(Protocol):
 
 
 @dataclass(eq=False)
-class Seat:
-    """A connected client."""
+class ClientStream:
+    """A connected client: what it is asked, and how its stream ends."""
 
-    dialogue: Dialogue
+    requests: ClientRequests
     hello: pb.Hello
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # something to send, or the end
     leave: tuple[grpc.StatusCode, str] | None = None  # set: the stream is to be ended so
@@ -74,12 +58,12 @@ class Seat:
         self.changed.set()
 
 
-class Streams:
+class ClientStreams:
     """Lets clients in, moves their messages, and forgets them when they go."""
 
     def __init__(
         self,
-        guests: Mapping[int, Guest],
+        clients: Mapping[int, RemoteClient],
         ledger: Ledger,
         listener: Listener,
         *,
@@ -89,16 +73,22 @@ class Streams:
         """Keep the settings.
 
         Args:
-            guests: the remote clients by id.
+            clients: the remote clients by id.
             ledger: their accounts.
-            listener: who asks the questions.
+            listener: hears of answers, and of clients that come and go.
             credentials: of the server; None for plain text, where a client is who it says.
             max_refusals: messages of a client that are refused before it is disconnected for the
                 life of this process.
         """
-        self.guests, self.ledger, self.listener = guests, ledger, listener
+        self.clients, self.ledger, self.listener = clients, ledger, listener
         self.credentials, self.max_refusals = credentials, max_refusals
-        self.seats: dict[int, Seat] = {}
+        self._admission = Admission(
+            clients,
+            ledger,
+            with_certificates=credentials is not None,
+            max_refusals=max_refusals,
+        )
+        self.by_client: dict[int, ClientStream] = {}
         self._server: grpc.aio.Server | None = None
         self._closing = False
 
@@ -131,44 +121,36 @@ class Streams:
     async def close(self, *, finished: bool, text: str) -> None:
         """Tell the clients that the server ends, and stop listening."""
         self._closing = True
-        for seat in self.seats.values():
-            seat.dialogue.goodbye(finished=finished, text=text)
-            seat.end(grpc.StatusCode.OK, "")
+        for stream in self.by_client.values():
+            stream.requests.goodbye(finished=finished, text=text)
+            stream.end(grpc.StatusCode.OK, "")
         if self._server is not None:
             await self._server.stop(GOODBYE_SECONDS)
 
     def let_in(self, standing: Standing) -> None:
-        """Welcome those that have said Hello; the training must stand still."""
-        for client, seat in self.seats.items():
-            if seat.dialogue.given >= 0:
+        """Welcome those that have said Hello; call it while the training waits."""
+        for client, stream in self.by_client.items():
+            if stream.requests.given >= 0:
                 continue
-            welcome = pb.Welcome(
-                protocol=wire.PROTOCOL,
-                run=standing.run,
-                incarnation=standing.incarnation,
-                client=client,
-                settings=self.guests[client].settings,
-            )
-            given = choose_start(
-                welcome, seat.hello, resumed_step=standing.step, head_of=standing.head_of
-            )
-            seat.dialogue.welcome(welcome, given)
+            settings = self.clients[client].settings
+            welcome, given = welcome_to(client, settings, stream.hello, standing)
+            stream.requests.welcome(welcome, given)
 
-    def free(self) -> Iterator[tuple[int, Seat]]:
+    def free(self) -> Iterator[tuple[int, ClientStream]]:
         """Yield the clients that may be asked something."""
-        return ((client, seat) for client, seat in self.seats.items() if seat.dialogue.idle)
+        return ((c, stream) for c, stream in self.by_client.items() if stream.requests.idle)
 
     async def _train(self, _: Any, context: Any) -> None:
         """Serve one client's stream, from its Hello to its end."""
-        seat = await self._receive(context)
-        reading = asyncio.create_task(self._read(seat, context))
+        stream = await self._receive(context)
+        reading = asyncio.create_task(self._read(stream, context))
         try:
-            await self._write(seat, context)
+            await self._write(stream, context)
         finally:
             reading.cancel()
-            self._forget(seat)
+            self._forget(stream)
 
-    async def _receive(self, context: Any) -> Seat:
+    async def _receive(self, context: Any) -> ClientStream:
         try:
             data = await asyncio.wait_for(context.read(), HELLO_SECONDS)
         except TimeoutError:
@@ -177,44 +159,14 @@ class Streams:
         try:
             if self._closing:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server ends")
-            client, hello = self._who(context, data)
+            client, hello = self._admission.admit(data, context)
         except Refusal as refusal:
             log.warning("a connection from %s is refused: %s", context.peer(), refusal)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refusal))
-        return self._sit_down(client, hello, num_bytes=len(data))
+        return self._register(client, hello, num_bytes=len(data))
 
-    def _who(self, context: Any, data: Any) -> tuple[int, pb.Hello]:
-        """Return which client a stream is, and its Hello.
-
-        Raises:
-            Refusal: it is none of this run's, or not who it says.
-        """
-        if data is grpc.aio.EOF:
-            raise Refusal("the stream ended without a Hello")
-        message = wire.parse_client_message(data, max_bytes=wire.ENVELOPE_BYTES)
-        if message.WhichOneof("content") != "hello":
-            raise Refusal("a stream begins with Hello")
-        hello = message.hello
-        client = check_hello(hello, self._certified(context), self.guests)
-        check_kind(hello, self.guests[client].settings)
-        if self.ledger[client].strikes >= self.max_refusals:
-            raise Refusal(
-                f"client {client} was disconnected after {self.max_refusals} messages that were "
-                "refused; start the server again to let it in"
-            )
-        return client, hello
-
-    def _certified(self, context: Any) -> int | None:
-        if self.credentials is None:
-            return None
-        name = b"".join(context.auth_context().get("x509_common_name", [])).decode(errors="replace")
-        client = client_of(name)
-        if client is None:
-            raise Refusal(f"its certificate is of {name!r}, which is no client")
-        return client
-
-    def _sit_down(self, client: int, hello: pb.Hello, *, num_bytes: int) -> Seat:
-        old = self.seats.get(client)
+    def _register(self, client: int, hello: pb.Hello, *, num_bytes: int) -> ClientStream:
+        old = self.by_client.get(client)
         if old is not None:  # a connection that the client has lost, and we not yet
             log.info("client %d: has connected anew", client)
             # Whoever hears this is not the client that has lost its connection, but another
@@ -225,68 +177,68 @@ class Streams:
         account = self.ledger[client]
         account.connections += 1
         account.count_up("hello", [], num_bytes)
-        dialogue = Dialogue(
+        requests = ClientRequests(
             client,
-            self.guests[client].expectation,
+            self.clients[client].expectation,
             account,
             max_refusals=self.max_refusals,
             deliver=self.listener.deliver,
         )
-        seat = Seat(dialogue, hello)
-        dialogue.on_outbox = seat.changed.set
-        self.seats[client] = seat
+        stream = ClientStream(requests, hello)
+        requests.on_outbox = stream.changed.set
+        self.by_client[client] = stream
         log.info("client %d: connected, %d images", client, hello.num_images)
         self.listener.joined(client)
-        return seat
+        return stream
 
-    def _forget(self, seat: Seat) -> None:
-        client = seat.dialogue.client
-        seat.dialogue.over = True
-        if self.seats.get(client) is not seat:
+    def _forget(self, stream: ClientStream) -> None:
+        client = stream.requests.client
+        stream.requests.over = True
+        if self.by_client.get(client) is not stream:
             return  # its place was taken
-        del self.seats[client]
+        del self.by_client[client]
         if not self._closing:
             self.ledger[client].lost += 1
             log.info("client %d: disconnected", client)
         self.listener.left(client)
 
-    async def _read(self, seat: Seat, context: Any) -> None:
+    async def _read(self, stream: ClientStream, context: Any) -> None:
         try:
-            while await self._read_one(seat, context):
+            while await self._read_one(stream, context):
                 pass
         except Exception:  # a mistake of ours, or a message that we did not think of
-            log.exception("client %d: can't be listened to any more", seat.dialogue.client)
-            seat.end(grpc.StatusCode.INTERNAL, "a mistake of the server; its log says more")
-        seat.end(grpc.StatusCode.OK, "")
+            log.exception("client %d: can't be listened to any more", stream.requests.client)
+            stream.end(grpc.StatusCode.INTERNAL, "a mistake of the server; its log says more")
+        stream.end(grpc.StatusCode.OK, "")
 
     @staticmethod
-    async def _read_one(seat: Seat, context: Any) -> bool:
+    async def _read_one(stream: ClientStream, context: Any) -> bool:
         # A function of its own: a local of the loop above would hold on to the last message.
         try:
             data = await context.read()
         except Exception as error:  # the stream broke; gRPC's errors have no common class
-            log.debug("client %d: %r", seat.dialogue.client, error)
+            log.debug("client %d: %r", stream.requests.client, error)
             return False
         if data is grpc.aio.EOF:
             return False
-        seat.dialogue.receive(data)
-        return seat.dialogue.banned_for is None
+        stream.requests.receive(data)
+        return stream.requests.banned_for is None
 
     @staticmethod
-    async def _write(seat: Seat, context: Any) -> None:
+    async def _write(stream: ClientStream, context: Any) -> None:
         """Send what there is to be sent, until the stream is to end."""
-        dialogue = seat.dialogue
+        requests = stream.requests
         while True:
-            while dialogue.outbox:
-                await context.write(dialogue.outbox.popleft())
-            if dialogue.banned_for is not None:
-                log.warning("client %d: is thrown out: %s", dialogue.client, dialogue.banned_for)
-                seat.leave = (grpc.StatusCode.PERMISSION_DENIED, dialogue.banned_for)
-            if seat.leave is not None:
+            while requests.outbox:
+                await context.write(requests.outbox.popleft())
+            if requests.banned_for is not None:
+                log.warning("client %d: is thrown out: %s", requests.client, requests.banned_for)
+                stream.leave = (grpc.StatusCode.PERMISSION_DENIED, requests.banned_for)
+            if stream.leave is not None:
                 break
-            await seat.changed.wait()
-            seat.changed.clear()
-        code, text = seat.leave
+            await stream.changed.wait()
+            stream.changed.clear()
+        code, text = stream.leave
         if code is not grpc.StatusCode.OK:
             await context.abort(code, text)
 

@@ -1,4 +1,4 @@
-"""What the conversation with a server asks of a client's head, whatever it is made of."""
+"""What `Answerer` asks of a client's head, whether it trains or is exported."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,17 +1,17 @@
-"""A client's life with the server: it takes part, and comes back when it is cut off. No torch."""
+"""A client's part in a run: it connects, answers, and comes back when it is cut off. No torch."""
 
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.client.connection import Connection, Retry, Server
-from mocosfl.edge.client.conversation import Conversation, Lost
-from mocosfl.edge.client.head import ClientHead
+from mocosfl.edge.client.answers import Answerer, Lost
+from mocosfl.edge.client.client_head import ClientHead
+from mocosfl.edge.client.server_connection import Retry, ServerAddress, ServerConnection
 from mocosfl.edge.client.tally import Tally
 from mocosfl.edge.wire import Refusal
 
 
-async def run_session(
+async def take_part(
     head: ClientHead,
-    server: Server,
+    server: ServerAddress,
     *,
     num_images: int,
     client: int | None = None,
@@ -26,7 +26,7 @@ async def run_session(
         num_images: that the client holds.
         client: who it says it is; its certificate decides.
         give_up_after: seconds without the server after which to end; None: never.
-        tally: counted into; read it where the session is cancelled.
+        tally: counted into; read it where the client is cancelled.
 
     Returns:
         What was done.
@@ -47,8 +47,8 @@ async def run_session(
     )
     while True:
         try:
-            async with Connection(server) as connection:
-                await Conversation(head, connection, tally, retry).hold(hello)
+            async with ServerConnection(server) as connection:
+                await Answerer(head, connection, tally, retry).run(hello)
             return tally
         except Lost as lost:
             reason = str(lost)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mocosfl.config.derived import batch_sizes
 from mocosfl.config.schema import Config
-from mocosfl.edge.server.ledger import Account, Ledger
+from mocosfl.edge.server.traffic_ledger import Account, Ledger
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.traffic import Rates, rates
 from mocosfl.system.units import megabytes
@@ -23,7 +23,7 @@ def predicted(account: Account, rates: Rates) -> tuple[int, int]:
     return account.steps * rates.step_up + weights, account.steps * rates.step_down + weights
 
 
-def compare(config: Config, ledger: Ledger) -> dict[str, Any]:
+def compare_traffic(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Return measured and predicted bytes of each client, and in all, as plain values."""
     sizes, clients = batch_sizes(config), {}
     network = build_network(config)  # takes a second, whatever the number of clients
@@ -41,12 +41,12 @@ def compare(config: Config, ledger: Ledger) -> dict[str, Any]:
     return {"total": total, "clients": clients}
 
 
-def to_json(comparison: dict[str, Any]) -> str:
+def traffic_json(comparison: dict[str, Any]) -> str:
     """Return the comparison as text for edge.json."""
     return json.dumps(comparison, indent=1) + "\n"
 
 
-def describe(comparison: dict[str, Any]) -> str:
+def describe_traffic(comparison: dict[str, Any]) -> str:
     """Return a few lines for the terminal."""
     total, number = comparison["total"], len(comparison["clients"])
     tensors_up = total["smashed_up"] + total["weights_up"]
