@@ -43,8 +43,8 @@ async def replay(job: dict[str, Any], trace: Trace, client: int) -> None:
     await take_part(head, server, num_images=1, give_up_after=60)
     torch.save(
         {
-            "online": dict(head.online.named_parameters()),
-            "momentum": dict(head.momentum.named_parameters()),
+            "online": dict(head.client.online.named_parameters()),
+            "momentum": dict(head.client.momentum.named_parameters()),
         },
         results / f"{client}.pt",
     )

@@ -8,13 +8,11 @@ grouped convolutions).
 Legend: b images of this client in a step, R rows of all clients, (c, h, w) the smashed shape.
 """
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
 
 from mocosfl.data.augmentation import (
     ViewSettings,
@@ -28,7 +26,7 @@ from mocosfl.edge import wire
 from mocosfl.edge.client.kept_states import KeptStates, State
 from mocosfl.edge.client.own_images import OwnImages
 from mocosfl.edge.wire import Floats, Refusal
-from mocosfl.federation.ema import update_ema
+from mocosfl.federation.single_client import SingleClient
 from mocosfl.models.split import Head, bottleneck_of, split_backbone
 from mocosfl.system.randomness import torch_generator
 
@@ -84,7 +82,7 @@ class TrainingHead:
             self._build(settings)
             self.take(welcome.head)
             if not welcome.head.HasField("momentum"):
-                _fill(self.momentum, _flat(self.online))
+                _fill(self.client.momentum, _flat(self.client.online))
         self.incarnation = welcome.incarnation
 
     def _find(self, welcome: pb.Welcome) -> State:
@@ -99,18 +97,13 @@ class TrainingHead:
         return state
 
     def _build(self, settings: pb.Settings) -> None:
-        head = build_head(settings)
-        self.online = head
-        # Of frozen heads the momentum copy is the head itself.
-        self.momentum = head if settings.frozen else copy.deepcopy(head)
-        self.online.requires_grad_(not settings.frozen)
-        self.momentum.requires_grad_(False)
-        self.optimizer = SGD(
-            self.online.parameters(),
-            lr=0.0,  # each step says its own
-            momentum=settings.sgd_momentum,
+        self.client = SingleClient(
+            build_head(settings),
+            frozen=settings.frozen,
+            both_views=settings.both_views,
+            tau=settings.tau,
+            sgd_momentum=settings.sgd_momentum,
             weight_decay=settings.weight_decay,
-            fused=True,  # as in a simulation
         )
 
     def views(self, request: pb.StepRequest) -> tuple[Tensor, Tensor]:
@@ -151,28 +144,23 @@ class TrainingHead:
     def smash(self, request: pb.StepRequest) -> tuple[Floats, Floats]:
         """Return query and key of a step, (b or 2b, c, h, w) each."""
         self._take_back()
-        settings = self.settings
-        view1, view2 = (view.to(_DTYPES[settings.compute_dtype]) for view in self.views(request))
-        if settings.both_views:
-            view1, view2 = torch.cat([view1, view2]), torch.cat([view2, view1])
-        query = self.online(view1)
-        if not settings.frozen:
+        dtype = _DTYPES[self.settings.compute_dtype]
+        view1, view2 = (view.to(dtype) for view in self.views(request))
+        before = (
+            [] if self.client.frozen else [p.clone() for p in self.client.momentum.parameters()]
+        )
+        query, key = self.client.smash(view1, view2)
+        assert key is not None
+        if not self.client.frozen:
             self._query, self._learning_rate = query, request.learning_rate
-            self._momentum_before = [p.clone() for p in self.momentum.parameters()]
-            update_ema(self.momentum, self.online, settings.tau)
-        with torch.no_grad():
-            key = self.momentum(view2)
+            self._momentum_before = before
         return query.detach().numpy(), key.numpy()
 
     def learn(self, gradient: Floats) -> None:
         """Take the optimizer's step; the gradient has the query's shape."""
         query = self._query
         assert query is not None, "learn comes after smash"
-        query.backward(torch.tensor(gradient, dtype=query.dtype))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.client.learn(query, torch.tensor(gradient, dtype=query.dtype), self._learning_rate)
         self._query, self._momentum_before = None, []
 
     @torch.no_grad()
@@ -181,22 +169,22 @@ class TrainingHead:
         if self._query is None:
             return
         for parameter, before in zip(
-            self.momentum.parameters(), self._momentum_before, strict=True
+            self.client.momentum.parameters(), self._momentum_before, strict=True
         ):
             parameter.copy_(before)
         self._query, self._momentum_before = None, []
 
     def weights(self) -> tuple[Floats, Floats | None]:
         """Return the online head and, where they are averaged too, the momentum head, flat."""
-        momentum = _flat(self.momentum).numpy() if self.settings.align_momentum else None
-        return _flat(self.online).numpy(), momentum
+        momentum = _flat(self.client.momentum).numpy() if self.settings.align_momentum else None
+        return _flat(self.client.online).numpy(), momentum
 
     def take(self, head: pb.Head) -> None:
         """Replace the online head; the momentum head too where it is given."""
         self._take_back()
-        _fill(self.online, self._decoded(head.online))
+        _fill(self.client.online, self._decoded(head.online))
         if head.HasField("momentum"):
-            _fill(self.momentum, self._decoded(head.momentum))
+            _fill(self.client.momentum, self._decoded(head.momentum))
         self.head_step = head.step
 
     def _decoded(self, tensor: pb.Tensor) -> Tensor:
@@ -214,24 +202,26 @@ class TrainingHead:
             self._welcome.run,
             step,
             self.head_step,
-            _flat(self.online),
-            _flat(self.momentum),
+            _flat(self.client.online),
+            _flat(self.client.momentum),
             self._flat_buffer(),
         )
         self._kept.add(state)
 
     def _flat_buffer(self) -> Tensor | None:
-        state = self.optimizer.state
-        buffers = [state[p]["momentum_buffer"] for p in self.online.parameters() if p in state]
+        state = self.client.optimizer.state
+        buffers = [
+            state[p]["momentum_buffer"] for p in self.client.online.parameters() if p in state
+        ]
         return torch.cat([b.flatten() for b in buffers]) if buffers else None
 
     def _restore(self, state: State) -> None:
         self._build(self.settings)
-        _fill(self.online, state.online)
-        _fill(self.momentum, state.momentum)
+        _fill(self.client.online, state.online)
+        _fill(self.client.momentum, state.momentum)
         if state.buffer is not None:
-            for parameter, values in _pieces(self.online, state.buffer):
-                self.optimizer.state[parameter]["momentum_buffer"] = values.clone()
+            for parameter, values in _pieces(self.client.online, state.buffer):
+                self.client.optimizer.state[parameter]["momentum_buffer"] = values.clone()
         self.head_step = state.head_step
         self._kept.forget_after(state.run, state.step)
 
