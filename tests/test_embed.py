@@ -16,15 +16,14 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from picture_folders import write_digits
 from PIL import Image
 
 import mocosfl
 from mocosfl.config.command_line import with_folder
 from mocosfl.config.embed import EmbedConfig
+from mocosfl.config.hydra_setup import CONF
 from mocosfl.embed import _output_folder, embed
 from mocosfl.encoders import embedding
 from mocosfl.encoders.embedding import list_pictures, write_features
@@ -32,6 +31,7 @@ from mocosfl.encoders.neighbours import choose_queries, nearest_neighbours
 from mocosfl.pictures.neighbours import SheetRow, Shown, draw_neighbours
 from mocosfl.rules.embed import validate_embed
 from mocosfl.runs.folder import RunFolder
+from tests.support.picture_folders import write_digits
 
 
 @lru_cache
