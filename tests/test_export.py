@@ -30,11 +30,11 @@ from mocosfl.models.layers import StandardisedConv2d, standardise
 from mocosfl.models.split import Bottleneck
 from mocosfl.runs.checkpoint import HEADS, read_encoder
 from mocosfl.runs.folder import RunFolder
-from tests.models.test_split import images, make_split
 from tests.support.configurations import Compose
 from tests.support.exported_heads import SMALL, export_small, make_encoder
 from tests.support.picture_folders import write_digits
-from tests.whole.test_real_data import DATA_DIR
+from tests.support.real_data import DATA_DIR
+from tests.support.small_networks import images, make_split
 
 C4S2, C2S4 = Bottleneck(4, 2), Bottleneck(2, 4, kernel_size=5, relu=False)
 

@@ -9,62 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mocosfl.data.augmentation import ViewSettings
 from mocosfl.data.loader import FederationShape, StepLoader
-from mocosfl.data.partition import Partition
 from mocosfl.data.round_plan import plan_round
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.federation.step import Step
+from tests.support.small_partition import NUMBERED, PARTITION, PATTERNS, SHAPE, view_maker
+from tests.support.view_settings import IDENTITY, RANDOM
 
-RANDOM = ViewSettings(
-    crop_scale_min=0.2,
-    crop_scale_max=1.0,
-    ratio_min=0.75,
-    ratio_max=1.33,
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.4,
-    hue=0.1,
-    jitter_probability=0.8,
-    grey_probability=0.2,
-    blur_probability=0.5,
-    blur_sigma_min=0.1,
-    blur_sigma_max=2.0,
-    flip_probability=0.5,
-)
-# Views that are the whole image, unchanged.
-IDENTITY = ViewSettings(
-    crop_scale_min=1.0,
-    crop_scale_max=1.0,
-    ratio_min=1.0,
-    ratio_max=1.0,
-    brightness=0.0,
-    contrast=0.0,
-    saturation=0.0,
-    hue=0.0,
-    jitter_probability=0.0,
-    grey_probability=0.0,
-    blur_probability=0.0,
-    blur_sigma_min=0.1,
-    blur_sigma_max=2.0,
-    flip_probability=0.0,
-)
-SIZES = (9, 12, 6, 8, 1, 12)  # images of each client; one has fewer than a step takes
-PARTITION = Partition(
-    np.random.default_rng(0).permutation(sum(SIZES)), np.concatenate([[0], np.cumsum(SIZES)])
-)
-SHAPE = FederationShape(
-    seed=5, num_rounds=3, pool_size=3, batch_sizes=np.full(6, 2), syncs_per_round=2
-)
 NUM_STEPS = 12
-# Image i is of one colour, i.
-NUMBERED = np.broadcast_to(np.arange(48, dtype=np.uint8)[:, None, None, None], (48, 8, 8, 3))
-PATTERNS = np.random.default_rng(1).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)
-
-
-def view_maker(images: Any = PATTERNS, settings: ViewSettings = RANDOM) -> ViewMaker:
-    mean, std = ([0.0] * 3, [1.0] * 3) if settings is IDENTITY else ([0.5] * 3, [0.25] * 3)
-    return ViewMaker(images, settings, mean=mean, std=std, device=torch.device("cpu"))
 
 
 def make_loader(

@@ -29,8 +29,8 @@ from mocosfl.evaluation.probing import dataset_of
 from mocosfl.runs.checkpoint import read_encoder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.run import train
-from tests.data.test_loader import RANDOM
 from tests.support.configurations import Compose
+from tests.support.view_settings import RANDOM
 
 SIZE = 16
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.5]

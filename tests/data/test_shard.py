@@ -13,7 +13,7 @@ from mocosfl.federation import step as step_module
 from mocosfl.federation.federation import in_both_orders
 from mocosfl.federation.ranks import Ranks
 from mocosfl.federation.step import Step, rows_by_group
-from tests.data.test_loader import PARTITION, SHAPE, view_maker
+from tests.support.small_partition import PARTITION, SHAPE, view_maker
 
 # Six clients, all in the pool; three batch sizes, dealt so that processes differ in their rows.
 UNEQUAL = SHAPE._replace(pool_size=6, batch_sizes=np.array([2, 1, 4, 2, 1, 2]))

@@ -27,9 +27,9 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_metrics
 from tests.support.document_script import RUN_FOLDER, Step
 from tests.support.documents import Block, arguments, read_blocks, shell_lines, spoken_commands
+from tests.support.experiments import TWO_STEPS, composed, jobs
 from tests.support.paths import ROOT
 from tests.support.picture_folders import write_digits
-from tests.whole.test_experiments import TWO_STEPS, composed, jobs
 
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"

@@ -13,7 +13,7 @@ from mocosfl.edge.client.connection import GaveUp, Server
 from mocosfl.edge.client.session import run_session
 from mocosfl.edge.credentials import read_credentials
 from mocosfl.edge.identity import client_of, common_name
-from tests.edge.client.test_session import RecordingHead
+from tests.support.recording_head import RecordingHead
 from tests.support.scripted_server import Talk, run, serving
 
 NAMES = ("localhost", "127.0.0.1", "::1", "lab.example")

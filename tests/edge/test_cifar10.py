@@ -15,9 +15,9 @@ from mocosfl.runs.metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.edge_federation import deal, ended, with_edge
 from tests.support.paths import ROOT
-from tests.whole.test_real_data import DATA_DIR, pytestmark
+from tests.support.real_data import DATA_DIR, NEEDS_CIFAR10
 
-__all__ = ["pytestmark"]  # slow, and skipped by name without the data
+pytestmark = NEEDS_CIFAR10
 
 STEPS = 20
 OVERRIDES = [

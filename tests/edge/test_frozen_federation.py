@@ -13,8 +13,8 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
 from mocosfl.training.initial_weights import fresh_encoder
 from mocosfl.training.run import train
-from tests.edge.client.test_frozen_head import device_path
 from tests.support.configurations import Compose
+from tests.support.device_packages import device_path
 from tests.support.edge_federation import deal, ended, with_edge
 
 FROZEN = [

@@ -25,6 +25,7 @@ from mocosfl.edge.server.streams import Guest
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import SmashedStep
 from mocosfl.federation.step import Step
+from tests.support import golden_training
 from tests.support.edge_federation import edge
 from tests.support.golden_traces import (
     Trace,
@@ -36,9 +37,8 @@ from tests.support.golden_traces import (
     tensor_figures,
     trace_files,
 )
+from tests.support.golden_training import Recorder, build_federation, rates, steps, train
 from tests.support.paths import ROOT
-from tests.whole import test_golden
-from tests.whole.test_golden import Recorder, build_federation, rates, steps, train
 
 NUM_PROCESSES = 4
 MOST_CLIENTS = 6
@@ -248,7 +248,7 @@ def test_fp32_wire_rounds_what_crosses_the_cut_and_nothing_else(
     monkeypatch.setattr(Federation, "smash", _rounded(Federation.smash))
     for name, measured in zip(names, through_the_wire, strict=True):
         (path,) = traces(name)
-        simulated = test_golden.replay(load_trace(path), tmp_path)
+        simulated = golden_training.replay(load_trace(path), tmp_path)
         assert mismatches(simulated, measured) == []
 
 

@@ -16,7 +16,7 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
 from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.run import train
-from tests.support.checkpoints import assert_same_results, read
+from tests.support.checkpoints import assert_same_results, break_off, read
 from tests.support.configurations import Compose
 from tests.support.small_federation import (
     make_federation,
@@ -25,7 +25,6 @@ from tests.support.small_federation import (
     make_step,
     make_views,
 )
-from tests.training.test_run import break_off
 
 A, B, C = Traffic.all, Traffic.uploads, Traffic.none
 

@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from mocosfl.federation.averaging import Averager
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.step import ClientGroup, Step
-from tests.federation.test_federation import NUM_CLIENTS, compare_states, make_reference
 from tests.support.reference import ReferenceFederation
+from tests.support.reference_comparison import NUM_CLIENTS, compare_states, make_reference
 from tests.support.small_federation import SIZE, make_federation, make_sgd, make_split
 
 POOL_SIZE, QUEUE_LENGTH = 4, 19

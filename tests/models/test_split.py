@@ -1,7 +1,6 @@
 """Backbones, cuts, bottleneck pairs and projectors against closed forms and the uncut network."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -10,10 +9,10 @@ from torch import Tensor, nn
 from mocosfl.models.layers import StandardisedConv2d, group_norm, standardise
 from mocosfl.models.mobilenetv2 import scaled_channels
 from mocosfl.models.projector import Projector
-from mocosfl.models.split import BACKBONES, Bottleneck, Split, build_backbone, split_backbone
+from mocosfl.models.split import BACKBONES, Bottleneck, Split, build_backbone
 from mocosfl.models.vgg import STAGE_CONVS
+from tests.support.small_networks import WIDTH, images, make_split
 
-WIDTH = 8
 NUM_UNITS = {
     "resnet18": 9,
     "resnet34": 17,
@@ -32,20 +31,6 @@ CUTS = {
     name: (1, 4, num // 2, num) if name in DEEP else range(1, num + 1)
     for name, num in NUM_UNITS.items()
 }
-
-
-def make_split(name: str = "resnet18", *, cut_layer: int = 1, seed: int = 0, **more: Any) -> Split:
-    """Build a small split from a seed."""
-    settings = {"width": WIDTH, "image_size": 32, **more}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return split_backbone(name, cut_layer=cut_layer, **settings)
-
-
-def images(batch: int = 2, size: int = 32, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return (batch, 3, size, size) standard normal pixels."""
-    generator = torch.Generator().manual_seed(7)
-    return torch.randn(batch, 3, size, size, generator=generator, dtype=dtype)
 
 
 def state_of(split: Split) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mocosfl.pictures.probes import draw_embedding_map, draw_per_class
-from tests.pictures.test_run import check_picture
+from tests.support.picture_checks import check_picture
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100, 201])

@@ -10,8 +10,8 @@ import pytest
 
 from mocosfl.report.__main__ import main
 from mocosfl.runs.folder import RunFolder
-from tests.report.test_build_page import add_evaluations
 from tests.support.configurations import changed
+from tests.support.written_runs import add_evaluations
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mocosfl.report import build_page as pages
 from mocosfl.report.__main__ import main
@@ -19,7 +18,7 @@ from mocosfl.report.curves import IMAGES, ROUNDS, STEPS, read_curves, shared_axi
 from mocosfl.report.embedded_pictures import MAX_FULL_RUNS, SMALL_WIDTH, Album, embed
 from mocosfl.runs.folder import RunFolder
 from tests.support.configurations import Compose
-from tests.support.written_runs import written_run
+from tests.support.written_runs import add_evaluations, picture, written_run
 
 NASTY = '<script>alert("x")</script> & $\\frac$'
 
@@ -57,35 +56,6 @@ def write_run(compose: Compose) -> Any:
 def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
     shutil.copytree(quick_run.path, tmp_path / "trained")
     return RunFolder(tmp_path / "trained")
-
-
-def picture(path: Path, width: int = 40) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(1).integers(0, 255, (30, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def add_evaluations(folder: RunFolder) -> None:
-    """Write what probe and attack leave."""
-    per_class = {"zero": 0.5, "one": None}
-    linear = {"final_top1": 0.613, "best_top1": 0.62, "best_epoch": 7, "per_class": per_class}
-    results = {"encoder_step": 21, "knn_top1": 0.5, "probes": {"linear": linear}}
-    folder.probe.mkdir()
-    (folder.probe / "results.json").write_text(json.dumps(results))
-    (folder.probe / "metrics.csv").write_text("step,probe/linear_top1\n0,0.4\n1,0.6\n")
-    spread = {"mean": 0.123, "std": 0.01, "num_infinite": 0}
-    quantities = dict.fromkeys(("mse", "ssim", "ssim_torchmetrics", "psnr"), spread)
-    attack = {"client": 0, "num_images": 8, "num_known": 15, "encoder_step": 21,
-              "smashed_shape": [4, 8, 8], "attacks": {"decoder": quantities}}  # fmt: skip
-    folder.attack.mkdir()
-    (folder.attack / "attack.json").write_text(json.dumps(attack))
-    for path in (
-        folder.probe / "per_class.png", folder.probe / "embedding_map.png",
-        folder.attack / "reconstructions.png", folder.pictures / "partition.png",
-        folder.pictures / "views.png", folder.pictures / "reconstructions_round0001.png",
-        folder.pictures / "reconstructions_round0003.png",
-    ):  # fmt: skip
-        picture(path)
 
 
 def test_page_of_a_run_holds_all_that_the_run_has_written(run_copy: RunFolder):

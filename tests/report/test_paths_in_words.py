@@ -14,9 +14,8 @@ from mocosfl.config.identity import without_places
 from mocosfl.report.__main__ import main
 from mocosfl.report.paths_in_words import shown_words
 from mocosfl.runs.folder import RunFolder
-from tests.report.test_build_page import add_evaluations
 from tests.support.configurations import Compose, changed
-from tests.support.written_runs import written_run
+from tests.support.written_runs import add_evaluations, written_run
 
 
 @pytest.fixture

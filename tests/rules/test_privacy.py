@@ -5,8 +5,7 @@ import pytest
 from mocosfl.config.choices import TaressflMode
 from mocosfl.rules.privacy import check_overrides
 from mocosfl.rules.validate import validate
-from tests.support.configurations import Compose
-from tests.training.test_expert import EXPERT
+from tests.support.configurations import EXPERT, Compose
 
 ON = ["taressfl=on", "taressfl.expert=some", "split=cut1_c4s2"]
 ONLINE = ["taressfl=online", "split=cut1_c4s2"]

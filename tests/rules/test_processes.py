@@ -9,8 +9,8 @@ import torch
 from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe
 from mocosfl.rules.validate import validate
-from tests.rules.test_validate import problems
 from tests.support.configurations import Compose, changed
+from tests.support.problems import problems
 
 RULES: list[tuple[list[str], dict[str, Any], str]] = [
     (

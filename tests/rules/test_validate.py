@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mocosfl.config.schema import Config
 from mocosfl.rules.validate import validate
 from tests.support.configurations import Compose, changed
+from tests.support.problems import problems
 
 HUNDRED = ["partition=shards", "clients=100"]  # not what the default run happens to be
 # Key, a value that breaks its bound, the rule. All are broken at once: one validation for all.
@@ -244,12 +244,6 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "callbacks.knn_images=held_out",
     ),
 ]
-
-
-def problems(config: Config) -> list[str]:
-    with pytest.raises(ValueError) as error:
-        validate(config)
-    return str(error.value).splitlines()
 
 
 NOT_NUMBERS = [

@@ -54,3 +54,25 @@ def changed(config: Config, values: Mapping[str, Any]) -> Config:
     for key, value in values.items():
         OmegaConf.update(cast(DictConfig, config), key, value)
     return config
+
+
+EXPERT = [
+    "taressfl=expert",
+    "dataset@taressfl.auxiliary=digits",
+    "taressfl.auxiliary.name=more_digits",
+    "partition=iid",
+    "split=cut1_c4s2",
+    "clients.num_clients=1",
+    "clients.participation=1",
+    "clients.batch_size=12",
+    "clients.syncs_per_round=1",
+    "taressfl.target_rows=4",
+    "taressfl.target_fraction=0.02",
+    "taressfl.decoder=plain",
+    "taressfl.target_ssim=0.0",
+    "trainer.max_steps=9",
+    "callbacks.checkpoint_every_steps=3",
+    "callbacks.knn_every_rounds=0",
+    "callbacks.collapse_min_std=0",  # so small a network starts with hardly any spread
+]
+"""Overrides of an expert's training for 9 steps."""

@@ -4,6 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from mocosfl.runs.folder import RunFolder
 from tests.support.configurations import Compose
 
@@ -44,3 +47,32 @@ def written_run(
         results = {"encoder_step": steps, "knn_top1": top1 + 0.01, "probes": probes}
         (folder.probe / "results.json").write_text(json.dumps(results))
     return folder
+
+
+def picture(path: Path, width: int = 40) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(1).integers(0, 255, (30, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def add_evaluations(folder: RunFolder) -> None:
+    """Write what probe and attack leave."""
+    per_class = {"zero": 0.5, "one": None}
+    linear = {"final_top1": 0.613, "best_top1": 0.62, "best_epoch": 7, "per_class": per_class}
+    results = {"encoder_step": 21, "knn_top1": 0.5, "probes": {"linear": linear}}
+    folder.probe.mkdir()
+    (folder.probe / "results.json").write_text(json.dumps(results))
+    (folder.probe / "metrics.csv").write_text("step,probe/linear_top1\n0,0.4\n1,0.6\n")
+    spread = {"mean": 0.123, "std": 0.01, "num_infinite": 0}
+    quantities = dict.fromkeys(("mse", "ssim", "ssim_torchmetrics", "psnr"), spread)
+    attack = {"client": 0, "num_images": 8, "num_known": 15, "encoder_step": 21,
+              "smashed_shape": [4, 8, 8], "attacks": {"decoder": quantities}}  # fmt: skip
+    folder.attack.mkdir()
+    (folder.attack / "attack.json").write_text(json.dumps(attack))
+    for path in (
+        folder.probe / "per_class.png", folder.probe / "embedding_map.png",
+        folder.attack / "reconstructions.png", folder.pictures / "partition.png",
+        folder.pictures / "views.png", folder.pictures / "reconstructions_round0001.png",
+        folder.pictures / "reconstructions_round0003.png",
+    ):  # fmt: skip
+        picture(path)

@@ -21,27 +21,8 @@ from mocosfl.training.collapse import go_back, read_collapses
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, read
-from tests.support.configurations import Compose, changed
+from tests.support.configurations import EXPERT, Compose, changed
 
-EXPERT = [
-    "taressfl=expert",
-    "dataset@taressfl.auxiliary=digits",
-    "taressfl.auxiliary.name=more_digits",
-    "partition=iid",
-    "split=cut1_c4s2",
-    "clients.num_clients=1",
-    "clients.participation=1",
-    "clients.batch_size=12",
-    "clients.syncs_per_round=1",
-    "taressfl.target_rows=4",
-    "taressfl.target_fraction=0.02",
-    "taressfl.decoder=plain",
-    "taressfl.target_ssim=0.0",
-    "trainer.max_steps=9",
-    "callbacks.checkpoint_every_steps=3",
-    "callbacks.knn_every_rounds=0",
-    "callbacks.collapse_min_std=0",  # so small a network starts with hardly any spread
-]
 ONLINE = ["split=cut1_c4s2", "taressfl.decoder=plain", "taressfl.target_ssim=0.0"]
 NUM_TARGET = 29  # 2 % of the 1,438 digits that train
 

@@ -16,8 +16,7 @@ from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.initial_weights import fresh_encoder, load_expert, start_from_expert
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, read
-from tests.support.configurations import QUICK, Compose, changed
-from tests.training.test_expert import EXPERT
+from tests.support.configurations import EXPERT, QUICK, Compose, changed
 
 SERVER = "federation.server."
 

@@ -1,27 +1,18 @@
 """Real CIFAR-10, where its cache is at hand: in the folder that MOCOSFL_DATA_DIR names."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
 from mocosfl.training.run import train
+from tests.support.real_data import DATA_DIR, NEEDS_CIFAR10
 
-DATA_DIR = Path(os.environ.get("MOCOSFL_DATA_DIR", "data"))
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (DATA_DIR / "cifar10" / "train_images.npy").is_file(),
-        reason=f"real CIFAR-10 is not in {DATA_DIR}/cifar10 (set MOCOSFL_DATA_DIR)",
-    ),
-]
-
+pytestmark = NEEDS_CIFAR10
 OVERRIDES = [
     f"data_dir={DATA_DIR}",
     "dataset=cifar10",

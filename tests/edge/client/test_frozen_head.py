@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-import mocosfl
 from mocosfl.data.augmentation import ViewParameters as TorchParameters
 from mocosfl.data.augmentation import make_views
 from mocosfl.data.round_plan import client_order
@@ -24,9 +23,10 @@ from mocosfl.edge.client.exported_head import ExportedHead
 from mocosfl.edge.client.frozen_head import FrozenHead
 from mocosfl.edge.wire import PROTOCOL, Refusal
 from mocosfl.system.randomness import numpy_generator
-from tests.data.test_augmentation import SETTINGS
 from tests.support.configurations import Compose
+from tests.support.device_packages import device_path
 from tests.support.exported_heads import SMALL, export_small
+from tests.support.view_settings import SETTINGS
 
 NUM_IMAGES, CLIENT, SEED, BATCH, STEPS = 7, 3, 11, 2, 3
 VIEWS = pb.Views(**asdict(SETTINGS))
@@ -217,21 +217,6 @@ def test_files_that_are_no_exported_head_are_told_apart(head_file: Path, tmp_pat
         onnx.save(model, garbage)
         with pytest.raises(ValueError, match=message):
             ExportedHead(garbage)
-
-
-# What a client with an exported head has installed, and what those packages need.
-ON_DEVICE = ["numpy", "numpy.libs", "PIL", "pillow.libs", "google/protobuf", "google/_upb", "grpc"]
-ON_DEVICE += ["typing_extensions.py", "onnxruntime"]
-
-
-def device_path(folder: Path) -> str:
-    """Fill a folder with links to what a device has; returns a path for Python, of it and ours."""
-    installed = Path(np.__file__).parents[1]
-    for name in ON_DEVICE:
-        if (installed / name).exists():  # wheels differ in where their libraries lie
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to(installed / name)
-    return f"{folder}:{Path(mocosfl.__file__).parents[1]}"
 
 
 DEVICE_PROGRAM = """

@@ -16,7 +16,7 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.client import pillow_views
 from mocosfl.edge.client.pillow_views import ViewParameters
 from mocosfl.system.randomness import numpy_generator
-from tests.data.test_augmentation import MEAN, SETTINGS, STD, STILL
+from tests.support.view_settings import MEAN, SETTINGS, STD, STILL
 
 NUM_DRAWN = 3000
 # Of a test that compares two samples of one distribution; seeds are fixed, so it never fails by
