@@ -16,7 +16,7 @@ import pytest
 
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
-from tests.support.configurations import QUICK, Compose, cached_config
+from tests.support.configurations import EXPERT, QUICK, Compose, cached_config
 
 
 @pytest.fixture(scope="session")
@@ -109,3 +109,9 @@ def compose_tiny(compose: Compose, tiny_overrides: list[str]) -> Compose:
 def tiny_config(compose_tiny: Compose) -> Config:
     """Return the tiny run's configuration."""
     return compose_tiny([])
+
+
+@pytest.fixture
+def compose_expert(compose_quick: Compose) -> Compose:
+    """Compose the training of an expert, with further overrides."""
+    return lambda overrides: compose_quick([*EXPERT, *overrides])

@@ -1,53 +1,28 @@
 """`python -m mocosfl.attack` on the quick run, and what it refuses."""
 
-import copy
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from mocosfl.attack import run_attack
-from mocosfl.config.attack import AttackConfig
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.data.partition import Partition
 from mocosfl.privacy.attack.images import choose_images
-from mocosfl.rules.attack import validate_attack
 from mocosfl.runs.checkpoint import read_encoder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.tracking import loggers
-
-QUICK_ATTACK = (
-    "accelerator=cpu",
-    "attack.decoder=conv_normN0C4",
-    "attack.num_epochs=2",
-    "attack.known_fraction=0.02",
-    "attack.num_images=6",
-    "attack.optimisation_steps=3",
-    "attack.optimisation_learning_rates=[0.03]",
-    "attack.optimisation_prior_weights=[0.01]",
-)
-
-
-@lru_cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base=None):
-        return compose("attack", list(overrides))
-
-
-def settings(*overrides: str) -> AttackConfig:
-    return cast(AttackConfig, copy.deepcopy(_composed((*QUICK_ATTACK, *overrides))))
+from tests.support.attack_settings import settings
 
 
 def attack(path: Path, *overrides: str, into: Path | None = None) -> dict[str, Any]:
@@ -226,49 +201,6 @@ def test_nothing_to_attack_asks_for_a_checkpoint():
 def test_folder_without_a_checkpoint_says_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoints/last\.ckpt there"):
         attack(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("seed=-1", "seed=-1: must be at least 0"),
-        ("which=first", "which=first: choose last or best"),
-        ("accelerator=tpu", "accelerator=tpu: unknown"),
-        ("attack.client=-1", "attack.client=-1: must be at least 0"),
-        ("attack.num_images=0", "attack.num_images=0: must be at least 1"),
-        ("attack.num_epochs=0", "attack.num_epochs=0: must be at least 1"),
-        ("attack.batch_size=0", "attack.batch_size=0: must be at least 1"),
-        ("attack.pictures=0", "attack.pictures=0: must be at least 1"),
-        ("attack.learning_rate=0", "attack.learning_rate=0.0: must be above 0"),
-        ("attack.known_fraction=0", "attack.known_fraction=0.0: must be above 0 and below 1"),
-        ("attack.known_fraction=1", "attack.known_fraction=1.0: must be above 0 and below 1"),
-        ("attack.validation_fraction=1", "attack.validation_fraction=1.0: must be above 0"),
-        ("attack.decoder=res", "attack.decoder=res: unknown decoder; choose"),
-        ("attack.optimisation_steps=0", "attack.optimisation_steps=0: must be at least 1"),
-        ("attack.optimisation_tuning_images=0", "optimisation_tuning_images=0: must be at least 1"),
-        ("attack.optimisation_block_images=0", "optimisation_block_images=0: must be at least 1"),
-        ("attack.optimisation_learning_rates=[]", "at least one, each above 0"),
-        ("attack.optimisation_prior_weights=[-1]", "at least one, each at least 0"),
-    ],
-)
-def test_setting_out_of_bounds_is_named(override: str, words: str):
-    with pytest.raises(ValueError) as error:
-        validate_attack(settings(override))
-    assert words in str(error.value)
-
-
-def test_all_mistakes_are_told_at_once():
-    with pytest.raises(ValueError) as error:
-        validate_attack(settings("seed=-1", "attack.num_images=0", "attack.decoder=x"))
-    assert len(str(error.value).splitlines()) == 3
-
-
-def test_defaults_are_the_published_ones():
-    a = cast(AttackConfig, _composed(())).attack
-    assert (a.decoder, a.known_fraction, a.num_images) == ("res_normN4C64", 0.01, 128)
-    assert (a.num_epochs, a.batch_size, a.learning_rate) == (50, 32, 1e-3)
-    assert a.validation_fraction == 0.1
-    validate_attack(cast(AttackConfig, _composed(())))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Sweeps: what their folders are called, what their jobs do, and what is said at the end."""
+"""Sweeps: their names, what their jobs do, and whole sweeps in processes of their own."""
 
 import os
 import shutil
@@ -6,77 +6,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.utils import JobReturn
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mocosfl.cli.sweep import Outcome, Result, name_sweep, run_job
-from mocosfl.cli.sweep_record import Job, SweepRecord, failures, summary, told_at_end
-from mocosfl.config.command_line import quote_choices
 from mocosfl.config.hydra_setup import CONF
-from mocosfl.config.identity import digest
-from mocosfl.runs.folder import FolderBusy, RunFolder
+from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_metrics
 from mocosfl.training import run as training
 from mocosfl.training.callbacks.alarm import Alarm
 from tests.support.checkpoints import assert_same_results, read
-from tests.support.configurations import QUICK, Compose, changed
+from tests.support.configurations import QUICK, Compose
 
 TRAIN = CONF.parent / "train.py"
 
 
 # ---- names
-
-
-def folder_of(*overrides: str) -> str:
-    """Return the name of the folder of a job with these overrides."""
-    with initialize_config_dir(str(CONF), version_base=None):
-        config = hydra_compose("config", quote_choices(list(overrides)), return_hydra_config=True)
-        return str(config.hydra.sweep.subdir)
-
-
-def test_job_folder_says_the_settings_and_ends_with_their_hash():
-    name = folder_of("clients=20", "split=cut2", "partition=shards")
-    assert name.startswith("digits_mocosfl_shards_n20_cut2_")
-    assert len(name.rpartition("_")[2]) == 8
-    assert "_whole_" in folder_of("method=fl_moco")
-
-
-def test_job_folder_depends_on_settings_alone():
-    plain = folder_of("seed=1")
-    assert folder_of("notes=x", "seed=1", "sweep_name=y", "output_dir=z", "logger=csv") == plain
-    assert folder_of("launcher=joblib", "seed=1") == plain
-    assert folder_of("seed=2") != plain
-    assert folder_of("seed=1", "optimizer.server_lr=0.05") != plain
-
-
-def test_cut_makes_no_difference_to_a_method_without_one():
-    assert folder_of("method=fl_moco", "split=cut1") == folder_of("method=fl_moco", "split=cut2")
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["dataset=image_folder"],  # its classes are for the user to give
-        ["clients=published", "clients.num_clients=0"],  # refused by a resolver of ours
-        ["split.cut_layer=null"],
-    ],
-    ids=str,
-)
-def test_job_that_cannot_be_has_a_folder_all_the_same(overrides: list[str]):
-    assert folder_of(*overrides) != folder_of(*overrides, "seed=5")
-
-
-def test_job_folder_stays_a_file_name_whatever_the_data_set_is_called():
-    name = folder_of(f"dataset.name={'a/b' * 200}")
-    assert len(os.fsencode(name)) < 255
-    assert "/" not in name
 
 
 @pytest.mark.parametrize(
@@ -262,162 +212,6 @@ def test_start_that_is_refused_leaves_the_reason_of_the_failure_before_it(
     with pytest.raises(ValueError, match="holds a run already"):
         training.train(compose_quick([]), finished_run, resume=False)
     assert finished_run.failed.read_text() == "RuntimeError: no such luck\n"
-
-
-def test_saved_configuration_has_the_hash_of_the_composed_one(
-    compose_quick: Compose, quick_run: RunFolder
-):
-    composed, saved = compose_quick([]), quick_run.load_config()
-    assert digest(composed) == digest(saved)  # type: ignore[arg-type]
-    other = changed(saved, {"moco.temperature": 0.2})
-    assert digest(composed) != digest(other)  # type: ignore[arg-type]
-
-
-# ---- what is said at the end
-
-
-@pytest.fixture
-def sweep(tmp_path: Path) -> Iterator[SweepRecord]:
-    """A sweep that has begun."""
-    record = SweepRecord()
-    record.on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
-    yield record
-    SweepRecord.current = None
-
-
-def job_config(record: SweepRecord, number: int) -> DictConfig:
-    assert record.sweep is not None
-    runtime = {"output_dir": str(record.sweep / f"job{number}")}
-    return OmegaConf.create({"hydra": {"runtime": runtime, "job": {"num": number}}})
-
-
-def run_jobs(
-    record: SweepRecord, ends: Sequence[Outcome | Result | Exception | None]
-) -> list[RunFolder]:
-    """Let jobs begin and, but for None, end."""
-    folders = []
-    for number, end in enumerate(ends):
-        config = job_config(record, number)
-        folders.append(RunFolder(Path(config.hydra.runtime.output_dir)))
-        folders[-1].path.mkdir(exist_ok=True)
-        record.on_job_start(config)
-        if end is not None:
-            value = Result(end) if isinstance(end, Outcome) else end
-            record.on_job_end(config, JobReturn(_return_value=value))
-    return folders
-
-
-def test_end_of_a_sweep_counts_the_jobs_and_names_those_that_failed(
-    sweep: SweepRecord, capsys: pytest.CaptureFixture[str], tmp_path: Path
-):
-    failure = Result(Outcome.failed, "a.b=1: too small")
-    done = [Outcome.finished, failure, Outcome.skipped, *[Outcome.finished] * 9, None]
-    with pytest.raises(SystemExit) as error, told_at_end():
-        folders = run_jobs(sweep, done)
-        folders[1].failed.write_text("another start's reason\n")
-    assert error.value.code == 1
-    out, err = capsys.readouterr()
-    assert f"sweep {tmp_path}: 10 finished, 1 skipped, 1 failed, 1 stopped\n" in out
-    assert f"next: python -m mocosfl.report {tmp_path}\n" in out
-    lines = err.splitlines()
-    assert lines[0] == f"mocosfl: failed: {folders[1].path}: a.b=1: too small"
-    assert lines[1].startswith(f"mocosfl: stopped: {folders[12].path}: cut off (killed, ")
-    assert len(lines) == 2
-    assert not (tmp_path / ".jobs").exists()
-
-
-def test_job_that_hydra_ends_with_an_exception_has_failed_for_its_reason(sweep: SweepRecord):
-    (folder,) = run_jobs(sweep, [RuntimeError("no such luck\nat all")])
-    assert sweep.jobs() == [Job(folder, Outcome.failed, "RuntimeError: no such luck")]
-
-
-def test_sweep_without_failures_ends_well(
-    sweep: SweepRecord, capsys: pytest.CaptureFixture[str], tmp_path: Path
-):
-    with told_at_end():
-        run_jobs(sweep, [Outcome.finished, Outcome.skipped])
-    out, err = capsys.readouterr()
-    assert out.startswith(f"sweep {tmp_path}: 1 finished, 1 skipped, 0 failed\n")
-    assert err == ""
-
-
-def test_sweep_that_is_broken_off_says_how_to_go_on_and_ends_as_it_would_have(
-    sweep: SweepRecord, capsys: pytest.CaptureFixture[str]
-):
-    with pytest.raises(SystemExit) as ended, told_at_end():
-        run_jobs(sweep, [Outcome.finished, None])
-        raise KeyboardInterrupt
-    assert ended.value.code == 130  # what a shell expects of Ctrl-C, and no traceback
-    assert "broken off; the same command goes on with it" in capsys.readouterr().out
-
-
-def test_job_running_elsewhere_is_no_failure_and_counts_as_skipped_once_it_is_done(
-    sweep: SweepRecord, tmp_path: Path
-):
-    (folder,) = run_jobs(sweep, [Outcome.elsewhere])
-    assert sweep.jobs() == [Job(folder, Outcome.elsewhere)]
-    assert failures(sweep.jobs()) == []
-    assert "1 running elsewhere" in summary(tmp_path, sweep.jobs())
-    assert "start the command again" in summary(tmp_path, sweep.jobs())
-    folder.finished.touch()
-    assert sweep.jobs() == [Job(folder, Outcome.skipped)]
-    assert "start the command again" not in summary(tmp_path, sweep.jobs())
-
-
-def test_sweep_with_jobs_elsewhere_says_to_start_it_again_and_is_no_success(
-    sweep: SweepRecord, capsys: pytest.CaptureFixture[str]
-):
-    with pytest.raises(SystemExit) as error, told_at_end():
-        run_jobs(sweep, [Outcome.finished, Outcome.elsewhere, Outcome.elsewhere])
-    assert error.value.code == 1
-    out, err = capsys.readouterr()
-    assert "\n2 running elsewhere: start the command again when they are done\n" in out
-    assert err == ""
-
-
-def test_job_that_outlives_the_process_that_waits_for_it_is_told_from_a_dead_one(
-    sweep: SweepRecord,
-):
-    (folder,) = run_jobs(sweep, [None])
-    assert sweep.jobs() == [Job(folder, Outcome.stopped)]
-    with folder.locked():
-        assert sweep.jobs() == [Job(folder, Outcome.elsewhere)]
-
-
-def test_two_starts_of_one_sweep_count_their_own_jobs(sweep: SweepRecord, tmp_path: Path):
-    other = SweepRecord()
-    other.on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
-    run_jobs(sweep, [Outcome.finished, Outcome.finished])
-    run_jobs(other, [Outcome.skipped])
-    assert [job.outcome for job in sweep.jobs()] == [Outcome.finished, Outcome.finished]
-    assert [job.outcome for job in other.jobs()] == [Outcome.skipped]
-
-
-def test_single_run_leaves_no_record(tmp_path: Path):
-    record, config = SweepRecord(), OmegaConf.create({"hydra": {}})
-    record.on_job_start(config)
-    record.on_job_end(config, JobReturn(_return_value=Result(Outcome.finished)))
-    with told_at_end():
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_lock_of_a_folder_ends_with_its_process(tmp_path: Path):
-    code = (
-        "import os, pathlib, sys; from mocosfl.runs.folder import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1])).locked(): print(flush=True); input()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with pytest.raises(FolderBusy, match="another process"), RunFolder(tmp_path).locked():
-            pass
-        holder.kill()
-    with RunFolder(tmp_path).locked():
-        pass
 
 
 # ---- as processes of their own

@@ -1,8 +1,7 @@
-"""The configuration: every choice composes, and the clients' files follow the published rule."""
+"""The configuration: every choice composes, and says what it is named after."""
 
 import re
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +11,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from mocosfl.config.choices import PartitionKind, Schedule, Symmetric, TaressflMode
-from mocosfl.config.command_line import quote_choices
-from mocosfl.config.hydra_setup import CONF, choose_run_dir
-from mocosfl.config.published import (
-    published_batch_size,
-    published_participation,
-    published_rounds,
-    published_syncs_per_round,
-)
+from mocosfl.config.hydra_setup import CONF
 from mocosfl.rules.validate import validate
 from tests.support.configurations import Compose
 
@@ -157,70 +149,6 @@ def test_cut_is_what_its_name_says(name: str):
     assert (f"cut{split.cut_layer}", split.bottleneck_channels) == (name, None)
 
 
-@pytest.mark.parametrize("num_clients", [5, 20, 100, 200, 1000])
-def test_clients_files_are_the_published_rule_in_plain_values(num_clients: int):
-    assert OmegaConf.load(CONF / "clients" / f"{num_clients}.yaml") == {
-        "num_clients": num_clients,
-        "batch_size": published_batch_size(num_clients),
-        "syncs_per_round": published_syncs_per_round(num_clients),
-        "participation": published_participation(num_clients),
-        "num_rounds": published_rounds(num_clients, 200),
-        "dropout_probability": 0.0,
-        "client_state": "bank",
-    }
-
-
-@pytest.mark.parametrize(
-    ("num_clients", "batch_size", "syncs", "participation", "rounds"),
-    [
-        (1, 100, 10, 1, 200),
-        (7, 14, 10, 1, 200),  # 1000 // 98
-        (50, 2, 10, 1, 200),
-        (51, 1, 19, 1, 200),
-        (199, 1, 5, 1, 200),
-        (200, 1, 5, 1 / 2, 400),
-        (300, 1, 3, 1 / 3, 600),
-        (399, 1, 2, 1 / 3, 600),
-        (1000, 1, 1, 1 / 10, 2000),
-        (5000, 1, 1, 1 / 50, 10000),
-    ],
-)
-def test_published_rule(
-    num_clients: int, batch_size: int, syncs: int, participation: float, rounds: int
-):
-    assert published_batch_size(num_clients) == batch_size
-    assert published_syncs_per_round(num_clients) == syncs
-    assert published_participation(num_clients) == participation
-    assert published_rounds(num_clients, 200) == rounds
-
-
-def test_published_rule_is_applied_to_any_number_of_clients(compose: Compose):
-    clients = compose(["clients=published", "clients.num_clients=300"]).clients
-    assert (clients.batch_size, clients.syncs_per_round) == (1, 3)
-    assert (clients.participation, clients.num_rounds) == (1 / 3, 600)
-
-
-@pytest.mark.parametrize("num_clients", [0, -3])
-def test_published_rule_refuses_no_clients_by_the_keys_name(compose: Compose, num_clients: int):
-    config = compose(["clients=published", f"clients.num_clients={num_clients}"])
-    with pytest.raises(ValueError, match=f"clients.num_clients={num_clients}: must be at least 1"):
-        validate(config)
-
-
-@pytest.mark.parametrize(
-    ("argument", "quoted"),
-    [
-        ("clients=5,100", "clients='5','100'"),
-        ("clients=20_cross_silo,demo", "clients=20_cross_silo,demo"),
-        ("clients='5'", "clients='5'"),
-        ("clients.num_clients=5", "clients.num_clients=5"),
-        ("split=cut1,cut2", "split=cut1,cut2"),
-    ],
-)
-def test_numbers_that_name_a_choice_are_quoted_for_hydra(argument: str, quoted: str):
-    assert quote_choices([argument]) == [quoted]
-
-
 def test_method_monacosfl_aligns_and_sends_both_views(compose: Compose):
     config = compose(["method=monacosfl"])
     assert config.method.align_momentum
@@ -271,21 +199,3 @@ def test_probe_configuration_composes_and_asks_for_a_checkpoint_alone():
     with initialize_config_dir(str(CONF), version_base=None):
         config = hydra_compose("linear_probe")
     assert OmegaConf.missing_keys(config) == {"checkpoint"}
-
-
-def test_run_folder_is_below_output_dir_and_named_after_the_run(tmp_path: Path):
-    overrides = [f"output_dir={tmp_path}", "split=cut3", "method=monacosfl"]
-    (tmp_path / "config.yaml").touch()  # what a run folder is known by
-    with initialize_config_dir(str(CONF), version_base=None):
-        fresh = hydra_compose("config", overrides, return_hydra_config=True)
-        resumed = hydra_compose("config", [f"resume={tmp_path}"], return_hydra_config=True)
-    folder = Path(fresh.hydra.run.dir)
-    assert folder.parent == tmp_path
-    assert folder.name.endswith(f"_digits_monacosfl_n{fresh.clients.num_clients}_cut3")
-    assert Path(resumed.hydra.run.dir) == tmp_path
-
-
-def test_run_folder_that_cannot_be_written_is_refused(tmp_path: Path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"output_dir: cannot write to .*/file/run"):
-        choose_run_dir(None, str(tmp_path / "file" / "run"))

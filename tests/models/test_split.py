@@ -1,4 +1,4 @@
-"""Backbones, cuts, bottleneck pairs and projectors against closed forms and the uncut network."""
+"""Backbones, cuts and bottleneck pairs against closed forms and the uncut network."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mocosfl.models.layers import StandardisedConv2d, group_norm, standardise
-from mocosfl.models.mobilenetv2 import scaled_channels
 from mocosfl.models.projector import Projector
 from mocosfl.models.split import BACKBONES, Bottleneck, Split, build_backbone
 from mocosfl.models.vgg import STAGE_CONVS
@@ -110,35 +108,6 @@ def check_cuts(name: str, cuts: Iterable[int], *, size: int) -> None:
         torch.testing.assert_close(gradients, expected, rtol=1e-8, atol=1e-10)
 
 
-def test_standardise_gives_each_filter_zero_mean_and_unit_unbiased_deviation() -> None:
-    weight = torch.tensor([1.0, 3.0, 5.0, 7.0, -2.0, 2.0, -2.0, 2.0], dtype=torch.float64)
-    result = standardise(weight.reshape(2, 1, 2, 2)).reshape(2, 4)
-
-    first = torch.tensor([-3.0, -1.0, 1.0, 3.0], dtype=torch.float64) / ((20 / 3) ** 0.5 + 1e-5)
-    second = torch.tensor([-2.0, 2.0, -2.0, 2.0], dtype=torch.float64) / ((16 / 3) ** 0.5 + 1e-5)
-    torch.testing.assert_close(result, torch.stack([first, second]), rtol=1e-12, atol=0)
-
-
-def test_standardise_treats_stacked_weights_one_by_one() -> None:
-    weights = torch.randn(3, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-
-    torch.testing.assert_close(standardise(weights), torch.stack([standardise(w) for w in weights]))
-
-
-def test_standardised_convolution_ignores_scale_and_shift_of_its_weight() -> None:
-    conv = StandardisedConv2d(3, 4, 3).double()
-    before = conv(images())
-    with torch.no_grad():
-        conv.weight.mul_(50.0).add_(3.0)
-
-    torch.testing.assert_close(conv(images()), before, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize(("channels", "groups"), [(3, 1), (4, 1), (8, 2), (64, 16), (512, 128)])
-def test_group_norm_has_four_channels_a_group(channels: int, groups: int) -> None:
-    assert group_norm(channels).num_groups == groups
-
-
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "mobilenetv2"])
 def test_no_image_depends_on_the_others_of_its_batch(name: str) -> None:
     split = make_split(name, cut_layer=2)
@@ -186,54 +155,6 @@ def test_smashed_shape_is_that_of_the_cut(
 
     assert split.smashed_shape == shape
     assert smashed(split).shape == (1, *shape)
-
-
-def test_mobilenetv2_has_the_parameters_counted_by_hand() -> None:
-    split = make_split("mobilenetv2", cut_layer=9, width=32)
-    # A norm adds twice its channels. Stem: 27 * 32 + 64.
-    total = 928
-    # Blocks from i to o channels, h = i * expansion inside: i h + 2 h (expand), 9 h + 2 h
-    # (depthwise), h o + 2 o (project); a shortcut i o + 2 o where stride is 1 and i is not o.
-    total += 1_024 + 64 + 352 + 512 + 32 + (512 + 32)  # 32 -> 16, expansion 1
-    total += 1_536 + 192 + 1_056 + 2_304 + 48 + (384 + 48)  # 16 -> 24
-    total += 3_456 + 288 + 1_584 + 3_456 + 48  # 24 -> 24
-    total += 3_456 + 288 + 1_584 + 4_608 + 64  # 24 -> 32, stride 2
-    total += 2 * (6_144 + 384 + 2_112 + 6_144 + 64)  # 32 -> 32
-    total += 6_144 + 384 + 2_112 + 12_288 + 128  # 32 -> 64, stride 2
-    total += 3 * (24_576 + 768 + 4_224 + 24_576 + 128)  # 64 -> 64
-    total += 24_576 + 768 + 4_224 + 36_864 + 192 + (6_144 + 192)  # 64 -> 96
-    total += 2 * (55_296 + 1_152 + 6_336 + 55_296 + 192)  # 96 -> 96
-    total += 55_296 + 1_152 + 6_336 + 92_160 + 320  # 96 -> 160, stride 2
-    total += 2 * (153_600 + 1_920 + 10_560 + 153_600 + 320)  # 160 -> 160
-    total += 153_600 + 1_920 + 10_560 + 307_200 + 640 + (51_200 + 640)  # 160 -> 320
-    total += 409_600 + 2_560  # 320 -> 1280
-
-    assert sum(parameter.numel() for parameter in split.head.parameters()) == total == 2_284_112
-    assert split.feature_dim == 1280
-
-
-@pytest.mark.parametrize(
-    ("channels", "width", "scaled"),
-    [(24, 32, 24), (320, 64, 640), (24, 8, 8), (16, 4, 4), (16, 20, 12), (96, 12, 36)],
-)
-def test_mobilenetv2_channels_scale_to_multiples_of_four(
-    channels: int, width: int, scaled: int
-) -> None:
-    assert scaled_channels(channels, width) == scaled
-
-
-def test_mobilenetv2_adds_the_shortcut_without_a_relu_behind_it() -> None:
-    stages = make_split("mobilenetv2", cut_layer=4).head.units.stages
-    x = torch.randn(1, 8, 6, 6, generator=torch.Generator().manual_seed(0))
-    widening, same = stages.get_submodule("1.0"), stages.get_submodule("1.1")
-    strided = stages.get_submodule("2.0")
-
-    torch.testing.assert_close(same(x), same.path(x) + x, rtol=0, atol=0)
-    assert same(x).min().item() < 0
-    x4 = x[:, :4]
-    torch.testing.assert_close(widening(x4), widening.path(x4) + widening.shortcut(x4))
-    torch.testing.assert_close(strided(x), strided.path(x), rtol=0, atol=0)
-    assert strided(x).shape == (1, 8, 3, 3)
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -305,27 +226,6 @@ def test_mobilenetv2_bottleneck_squeezes_the_smashed_data_and_restores_it() -> N
     assert split.smashed_shape == (4, 8, 8)
     assert split.trunk.up(smashed(split)).shape == (1, 8, 16, 16)
     assert split.trunk(smashed(split)).shape == (1, 320)
-
-
-def test_projector_linear_is_one_layer() -> None:
-    projector = Projector(64, hidden_dim=None, embedding_dim=128)
-    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
-
-    assert len(projector.linears) == 1
-    torch.testing.assert_close(projector(x), x @ projector.linears[0].weight.T)
-
-
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_projector_mlp_is_linear_norm_relu_linear(batch_norm: bool) -> None:
-    projector = Projector(64, hidden_dim=32, embedding_dim=16, batch_norm=batch_norm)
-    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
-    first, second = projector.linears
-    hidden = x @ first.weight.T
-    if batch_norm:
-        hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt()
-
-    torch.testing.assert_close(projector(x), hidden.relu() @ second.weight.T)
-    assert (projector.norm is not None) is batch_norm
 
 
 def test_unknown_backbone_is_named_with_the_choices() -> None:

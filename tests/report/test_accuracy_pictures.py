@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mocosfl.report.accuracy_pictures import draw_accuracies
-from mocosfl.report.runs import Mean, Run
+from mocosfl.report.runs import Mean, Run, find_runs
+from mocosfl.report.write import choose_accuracy
 
 MB = 2**20
 
@@ -160,3 +161,12 @@ def test_bytes_axis_tells_its_points_apart(
     assert not any(set(text.get_text()) & {"$", "e"} for text in shown)  # no powers of ten
     boxes = [text.get_window_extent() for text in shown]
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_pictures_prefer_the_linear_probe_and_take_what_there_is(write_run: Any, tmp_path: Path):
+    assert choose_accuracy([]) is None
+    for number in range(5):
+        write_run(tmp_path / f"{number}", top1=0.5 if number < 3 else None)
+    runs = find_runs(tmp_path)
+    assert choose_accuracy(runs) == "linear"
+    assert choose_accuracy(runs[2:]) == "knn_monitor"  # 1 of 3 has been probed

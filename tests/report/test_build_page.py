@@ -9,16 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mocosfl.report import build_page as pages
 from mocosfl.report.__main__ import main
-from mocosfl.report.curves import IMAGES, ROUNDS, STEPS, read_curves, shared_axis, smoothed, thinned
-from mocosfl.report.embedded_pictures import MAX_FULL_RUNS, SMALL_WIDTH, Album, embed
+from mocosfl.report.embedded_pictures import MAX_FULL_RUNS, SMALL_WIDTH, Album
 from mocosfl.runs.folder import RunFolder
-from tests.support.configurations import Compose
-from tests.support.written_runs import add_evaluations, picture, written_run
+from tests.support.written_runs import add_evaluations, picture
 
 NASTY = '<script>alert("x")</script> & $\\frac$'
 
@@ -45,11 +42,6 @@ class Elements(HTMLParser):
 def _page(folder: Path) -> str:
     main([str(folder)])
     return (folder / "report.html").read_text()
-
-
-@pytest.fixture
-def write_run(compose: Compose) -> Any:
-    return partial(written_run, compose)
 
 
 @pytest.fixture
@@ -151,15 +143,6 @@ def test_page_of_many_runs_stays_within_its_bound(write_run: Any, tmp_path: Path
     assert f"With more than {MAX_FULL_RUNS} runs, pictures are {SMALL_WIDTH} pixels wide" in page
 
 
-def test_pictures_without_room_are_counted_and_told(tmp_path: Path):
-    picture(tmp_path / "a.png")
-    size = len(embed(tmp_path / "a.png").uri)
-    album = Album(1, max_bytes=2 * size + 1)
-    drawn = [album.figure(tmp_path / "a.png", "a", "of it") for _ in range(3)]
-    assert [len(figures) for figures in drawn] == [1, 1, 0]
-    assert album.words == ["No room in this page for 1 picture: see the folder of the run."]
-
-
 def test_pictures_without_room_are_told_on_the_page_of_a_run(
     run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch
 ):
@@ -207,30 +190,6 @@ def test_damaged_parts_are_told_and_the_others_are_shown(
         words = {"probe/metrics.csv": "probe", "attack/attack.json": "attack"}
         assert any(words.get(file, Path(file).name.removesuffix(".json")) in line for line in told)
     assert "Plan and settings" in text and "Images, and two random views" in text
-
-
-def test_curves_are_over_images_in_a_sweep_and_over_steps_where_a_run_is_older(tmp_path: Path):
-    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
-    new.write_text(
-        "step,train/loss,progress/rounds,progress/images_seen\n9,3,0.5,100\n19,nan,1,200\n29,1,1.5,300\n"
-    )
-    old.write_text("step,train/loss\n9,3\n")
-    curves, older = read_curves(new), read_curves(old)
-    assert curves["train/loss"].values.tolist() == [3, 1]
-    assert curves["train/loss"].places[STEPS.column].tolist() == [10, 30]
-    assert curves["train/loss"].places[IMAGES.column].tolist() == [100, 300]
-    assert shared_axis([curves]) == ROUNDS
-    assert shared_axis([curves, curves]) == IMAGES
-    assert shared_axis([curves, older]) == STEPS
-
-
-def test_running_mean_keeps_a_slope_and_thinning_keeps_the_ends():
-    line = np.linspace(0.0, 5.0, 101)
-    assert smoothed(line, 9) == pytest.approx(line)
-    flicker = np.tile([0.0, 1.0], 50)
-    assert smoothed(flicker, 20)[20:80] == pytest.approx(0.5, abs=0.03)
-    x, y = thinned(line, line * 2, 7)
-    assert len(x) == 7 and x[0] == 0 and x[-1] == 5 and y == pytest.approx(2 * x)
 
 
 def test_numbers_beside_a_chart_are_not_cut(tmp_path: Path, write_run: Any):

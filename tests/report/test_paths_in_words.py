@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,8 @@ from mocosfl.config.identity import without_places
 from mocosfl.report.__main__ import main
 from mocosfl.report.paths_in_words import shown_words
 from mocosfl.runs.folder import RunFolder
-from tests.support.configurations import Compose, changed
-from tests.support.written_runs import add_evaluations, written_run
-
-
-@pytest.fixture
-def write_run(compose: Compose) -> Any:
-    return partial(written_run, compose)
+from tests.support.configurations import changed
+from tests.support.written_runs import add_evaluations
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ TWO_STEPS = [
 
 
 def composed(overrides: list[str], name: str = "config") -> DictConfig:
+    """Compose a configuration with that of Hydra."""
     with initialize_config_dir(str(CONF), version_base=None):
         return hydra_compose(name, quote_choices(overrides), return_hydra_config=True)
 

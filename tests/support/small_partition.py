@@ -24,5 +24,6 @@ PATTERNS = np.random.default_rng(1).integers(0, 256, (48, 8, 8, 3), dtype=np.uin
 
 
 def view_maker(images: Any = PATTERNS, settings: ViewSettings = RANDOM) -> ViewMaker:
+    """Return a maker of 8 x 8 views on the CPU."""
     mean, std = ([0.0] * 3, [1.0] * 3) if settings is IDENTITY else ([0.5] * 3, [0.25] * 3)
     return ViewMaker(images, settings, mean=mean, std=std, device=torch.device("cpu"))

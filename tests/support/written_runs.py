@@ -50,6 +50,7 @@ def written_run(
 
 
 def picture(path: Path, width: int = 40) -> None:
+    """Write a picture of noise, 30 pixels high."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(1).integers(0, 255, (30, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)

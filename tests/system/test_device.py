@@ -6,8 +6,6 @@ import sys
 import pytest
 
 from mocosfl.system.device import keep_freed_memory
-from mocosfl.training.cpu_settings import keep_memory
-from tests.support.configurations import Compose
 
 FAULTS = """
 import resource
@@ -53,13 +51,3 @@ def test_memory_that_is_kept_costs_no_new_pages() -> None:
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mocosfl.system.device.ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_a_run_keeps_memory_only_where_it_is_told_to(
-    compose_quick: Compose, monkeypatch: pytest.MonkeyPatch, wanted: bool
-) -> None:
-    calls = []
-    monkeypatch.setattr("mocosfl.training.cpu_settings.keep_freed_memory", lambda: calls.append(1))
-    keep_memory(compose_quick([f"trainer.keep_freed_memory={wanted}"]))
-    assert len(calls) == wanted

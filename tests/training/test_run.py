@@ -1,34 +1,23 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from mocosfl.data import federated_data
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
-from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
 from mocosfl.federation.server import Server, ServerOutput, SmashedStep
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
 from mocosfl.system.errors import TrainingStopped
-from mocosfl.training.build import build_module
-from mocosfl.training.callbacks.alarm import Alarm
-from mocosfl.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, save_if_finite
+from mocosfl.training.callbacks.checkpoints import LastCheckpoint
 from mocosfl.training.callbacks.curves import Curves
-from mocosfl.training.callbacks.knn_monitor import KnnMonitor
-from mocosfl.training.module import MocoSFL
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, curves, differences, read
-from tests.support.configurations import Compose
+from tests.support.configurations import STEPS, Compose
 
-STEPS, STEPS_PER_ROUND = 21, 7  # of the quick run, which saves every 2 steps
 PNG = b"\x89PNG"
 
 
@@ -214,9 +203,6 @@ def test_run_in_half_precision_trains(compose_quick: Compose, tmp_path: Path):
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in module.parameters())
 
 
-# ---- alarms
-
-
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -240,171 +226,6 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert all(t.isfinite().all() for t in tensors)
 
 
-@pytest.fixture
-def module(compose_quick: Compose) -> MocoSFL:
-    return build_module(compose_quick([]), STEPS_PER_ROUND)
-
-
-def look(alarm: Alarm, module: MocoSFL, step: int, *, loss: float, std: float, end: int = 99):
-    """Show a step to the alarm."""
-    values = (torch.tensor(value) for value in (loss, 0.5, std))
-    module.last_output = ServerOutput(*values)
-    trainer: Any = SimpleNamespace(global_step=step, max_steps=end)
-    alarm.on_train_batch_end(trainer, module, None, None, step - 1)
-
-
-def make_alarm(window_steps: int = 20) -> Alarm:
-    return Alarm(every_steps=5, window_steps=window_steps, loss_margin=0.01, min_std=0.01)
-
-
-HEALTHY = {"loss": 8.0, "std": 0.5}
-COLLAPSED = [{"loss": 8.0, "std": 0.001}, {"loss": 2 * math.log(401) + 0.015, "std": 0.5}]
-
-
-def test_uniform_loss_is_that_of_embeddings_that_tell_nothing(module: MocoSFL):
-    assert module.uniform_loss == pytest.approx(2 * math.log(401))  # both sides, 400 keys
-
-
-@pytest.mark.parametrize("collapsed", COLLAPSED, ids=["no spread", "stuck loss"])
-def test_collapse_stops_after_the_window_and_not_before(
-    module: MocoSFL, collapsed: dict[str, float]
-):
-    alarm = make_alarm()
-    look(alarm, module, 5, **HEALTHY)
-    for step in range(10, 30):
-        look(alarm, module, step, **collapsed)
-    with pytest.raises(TrainingStopped, match=r"collapsed: for 20 .*window_steps=0"):
-        look(alarm, module, 30, **collapsed)
-
-
-def test_one_healthy_step_calms_the_alarm(module: MocoSFL):
-    alarm = make_alarm()
-    for step in range(5, 25, 5):
-        look(alarm, module, step, **COLLAPSED[0])
-    look(alarm, module, 25, **HEALTHY)
-    for step in range(30, 50, 5):
-        look(alarm, module, step, **COLLAPSED[0])
-    with pytest.raises(TrainingStopped):
-        look(alarm, module, 50, **COLLAPSED[0])
-
-
-def test_loss_beyond_the_margin_is_not_stuck(module: MocoSFL):
-    alarm = make_alarm(window_steps=5)
-    for step in (5, 10, 15):
-        look(alarm, module, step, loss=2 * math.log(401) + 0.021, std=0.5)
-
-
-def test_window_of_zero_turns_the_collapse_alarm_off_and_no_other(module: MocoSFL):
-    alarm = make_alarm(window_steps=0)
-    for step in range(5, 500, 5):
-        look(alarm, module, step, **COLLAPSED[0])
-    with pytest.raises(TrainingStopped, match="loss is inf"):
-        look(alarm, module, 500, loss=math.inf, std=0.5)
-
-
-def test_alarm_looks_at_the_last_step_of_the_run(module: MocoSFL):
-    alarm = make_alarm()
-    look(alarm, module, 7, loss=math.nan, std=0.5)
-    with pytest.raises(TrainingStopped):
-        look(alarm, module, 7, loss=math.nan, std=0.5, end=7)
-
-
-def test_alarm_goes_on_counting_after_a_resume(module: MocoSFL):
-    before, after = make_alarm(), make_alarm()
-    look(before, module, 5, **COLLAPSED[0])
-    after.load_state_dict(before.state_dict())
-    look(after, module, 20, **COLLAPSED[0])
-    with pytest.raises(TrainingStopped, match="for 20 steps"):
-        look(after, module, 25, **COLLAPSED[0])
-
-
-# ---- kNN monitor
-
-
-def features_by_hand(encoder: nn.Module, data: FederatedData, rows: Any) -> torch.Tensor:
-    """Run the encoder over training images of the digits, one at a time."""
-    config = data.config.dataset
-    images = torch.tensor(data.dataset.train.images[rows]).permute(0, 3, 1, 2) / 255
-    mean, std = (torch.tensor(list(v))[:, None, None] for v in (config.mean, config.std))
-    with torch.no_grad():
-        return torch.cat([encoder.eval()(image[None]) for image in (images - mean) / std])
-
-
-@pytest.mark.parametrize("features", ["backbone", "projection"])
-@pytest.mark.parametrize("images", ["leave_one_out", "held_out"])
-def test_monitor_measures_knn_of_the_chosen_features_and_images(
-    images: str, features: str, compose_quick: Compose, tmp_path: Path
-):
-    config = compose_quick([f"callbacks.knn_images={images}", f"callbacks.knn_features={features}"])
-    data, module = FederatedData(config), build_module(config, STEPS_PER_ROUND)
-    encoder = nn.Sequential(*module.federation.encoder())
-    if features == "projection":
-        encoder.append(module.federation.server.projector)
-    bank, queries = data.monitor
-    labels = torch.tensor(data.dataset.train.labels)
-    settings = {"num_neighbors": 5, "temperature": 0.1, "num_classes": 10}
-    bank_features = features_by_hand(encoder, data, bank)
-    if images == "leave_one_out":
-        assert queries is None
-        expected = leave_one_out_top1(bank_features, labels[bank], **settings)
-    else:
-        assert queries is not None
-        query_features = features_by_hand(encoder, data, queries)
-        expected = knn_top1(query_features, labels[queries], bank_features, labels[bank],
-                            **settings)  # fmt: skip
-    measured = KnnMonitor(config, tmp_path / "best.ckpt").measure(data, module)
-    assert measured == pytest.approx(expected, abs=0.02)  # an image of 60 may fall either way
-    assert 0 < measured < 1
-
-
-def test_best_checkpoint_is_that_of_the_best_round(
-    compose_quick: Compose, module: MocoSFL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    scores, saved = iter([0.3, 0.6, 0.6, 0.5]), []
-
-    def trainer(step: int) -> Any:
-        return SimpleNamespace(
-            global_step=step,
-            max_steps=25,
-            datamodule=SimpleNamespace(data=None),
-            lightning_module=module,
-            loggers=[],
-            save_checkpoint=lambda path, weights_only: saved.append((step, path, weights_only)),
-        )
-
-    monkeypatch.setattr(KnnMonitor, "measure", lambda *_: next(scores))
-    monkeypatch.setattr(module, "log", lambda *_, **__: None)
-    best = tmp_path / "best.ckpt"
-    best.touch()
-    monitor = KnnMonitor(compose_quick([]), best)
-    for step in range(1, 26):  # rounds end at 7, 14 and 21, the run at 25
-        monitor.on_train_batch_end(trainer(step), module, None, None, step - 1)
-    assert saved == [(7, best, True), (14, best, True)]
-    assert next(scores, None) is None
-    resumed = KnnMonitor(compose_quick([]), best)
-    resumed.load_state_dict(monitor.state_dict())
-    assert resumed.best_top1 == 0.6
-
-
-def test_best_checkpoint_in_a_run_is_the_one_with_the_highest_logged_knn(quick_run: RunFolder):
-    steps, values = read_curves(quick_run.metrics)["val/knn_top1"]
-    best = steps[values.index(max(values))]
-    checkpoint = read(quick_run.best)
-    assert checkpoint["global_step"] == best + 1
-    assert "optimizer_states" not in checkpoint
-
-
-def test_test_images_are_never_looked_at(
-    compose_quick: Compose, quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    load: Callable[..., Any] = federated_data.load_dataset
-    monkeypatch.setattr(federated_data, "load_dataset", lambda *a: load(*a)._replace(test=None))
-    folder = RunFolder(tmp_path / "run")
-    train(compose_quick([f"trainer.max_steps={STEPS_PER_ROUND}"]), folder, resume=False)
-    assert curves(folder) == curves(quick_run)[:STEPS_PER_ROUND]
-    assert "val/knn_top1" in curves(folder)[-1]
-
-
 def test_held_out_images_run_through_the_whole_training(compose_quick: Compose, tmp_path: Path):
     folder = RunFolder(tmp_path / "run")
     config = compose_quick(["callbacks.knn_images=held_out", "trainer.max_steps=1"])
@@ -415,66 +236,3 @@ def test_held_out_images_run_through_the_whole_training(compose_quick: Compose, 
     assert len(held_out) == 60
     assert not set(held_out.tolist()) & set(Partition.load(folder.partition).order.tolist())
     assert dealt
-
-
-# ---- checkpoints
-
-
-def test_crash_while_a_checkpoint_is_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path, writer = tmp_path / "last.ckpt", AtomicCheckpoints()
-    writer.save_checkpoint({"step": 1}, path)
-
-    def crash(checkpoint: Any, file: Any) -> None:
-        file.write(b"half of")
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", crash)
-        with pytest.raises(KeyboardInterrupt):
-            writer.save_checkpoint({"step": 2}, path)
-    assert torch.load(path, weights_only=True) == {"step": 1}
-    writer.save_checkpoint({"step": 3}, path)
-    assert torch.load(path, weights_only=True) == {"step": 3}
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-@pytest.mark.parametrize(
-    ("every_steps", "every_minutes", "saved"),
-    [(4, 1000, [4, 8, 10]), (1000, 1000, [10]), (1000, 2, [2, 4, 6, 8, 10])],
-)
-def test_checkpoints_come_by_steps_or_minutes_and_at_the_end(
-    module: MocoSFL,
-    monkeypatch: pytest.MonkeyPatch,
-    every_steps: int,
-    every_minutes: float,
-    saved: list[int],
-):
-    clock = [0.0]
-    monkeypatch.setattr("mocosfl.training.callbacks.checkpoints.time.monotonic", lambda: clock[0])
-    callback = LastCheckpoint(Path("x"), every_steps=every_steps, every_minutes=every_minutes)
-    steps: list[int] = []
-    for step in range(1, 11):
-        clock[0] += 60  # a step a minute
-        trainer: Any = SimpleNamespace(
-            global_step=step,
-            max_steps=10,
-            lightning_module=module,
-            save_checkpoint=lambda *_, step=step, **__: steps.append(step),
-        )
-        callback.on_train_batch_end(trainer, module, None, None, step - 1)
-    assert steps == saved
-
-
-@pytest.mark.parametrize("weights_only", [True, False])
-def test_checkpoint_with_a_nan_in_it_is_never_written(module: MocoSFL, weights_only: bool):
-    saved: list[Path] = []
-    trainer: Any = SimpleNamespace(
-        lightning_module=module, save_checkpoint=lambda path, **_: saved.append(path)
-    )
-    save_if_finite(trainer, Path("good"), weights_only=weights_only)
-    with torch.no_grad():
-        next(module.federation.server.projector.parameters()).view(-1)[-1] = math.nan
-    save_if_finite(trainer, Path("bad"), weights_only=weights_only)
-    assert saved == [Path("good")]

@@ -28,11 +28,12 @@ from mocosfl.training.callbacks.checkpoints import LastCheckpoint
 from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.collapse import read_collapses
 from mocosfl.training.processes import further_rank
-from mocosfl.training.processes.workers import Job, WorkerFailed, further_processes
+from mocosfl.training.processes.workers import Job, WorkerFailed
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, curves, read
 from tests.support.configurations import Compose
 from tests.support.paths import ROOT
+from tests.support.running_processes import running
 
 EXACT = ["trainer.precision=fp64"]
 UNEQUAL = [
@@ -205,27 +206,6 @@ def fail_at_third_step(job: Job, ready: Callable[[], None]) -> None:
     further_rank.train_rank(job, ready)
 
 
-def fail_at_once(job: Job, ready: Callable[[], None]) -> None:
-    raise ValueError(f"no data for rank {job.rank}")
-
-
-def vanish(job: Job, ready: Callable[[], None]) -> None:
-    os._exit(3)
-
-
-def wait_for_ever(job: Job, ready: Callable[[], None]) -> None:
-    ready()
-    time.sleep(1000)
-
-
-def end_quietly(job: Job, ready: Callable[[], None]) -> None:
-    ready()
-
-
-def job(rank: int = 1) -> Job:
-    return Job({}, Path(), None, rank, 0)
-
-
 @pytest.mark.slow
 def test_failure_of_a_process_in_training_ends_the_run_with_its_words(
     train_with: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
@@ -234,65 +214,6 @@ def test_failure_of_a_process_in_training_ends_the_run_with_its_words(
     with pytest.raises(WorkerFailed, match=r"(?s)process 1 .*the third step was too much"):
         train_with(2)
     assert multiprocessing.active_children() == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("work", "words"),
-    [
-        (fail_at_once, r"(?s)process 1 .*ValueError: no data for rank 1"),
-        (vanish, "ended with exit code 3"),
-    ],
-)
-def test_failure_before_training_is_told(work: Any, words: str):
-    with pytest.raises(WorkerFailed, match=words), further_processes(work, [job()]):
-        pytest.fail("began without it")
-    assert multiprocessing.active_children() == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, RuntimeError, TrainingStopped])
-def test_failure_of_the_first_process_stays_its_own_and_leaves_no_other(error: Any):
-    start = time.monotonic()
-    with pytest.raises(error), further_processes(wait_for_ever, [job()]):
-        start = time.monotonic()
-        raise error("enough")
-    assert time.monotonic() - start < 5
-    assert multiprocessing.active_children() == []
-
-
-@pytest.mark.slow
-def test_process_ends_with_the_first_however_that_is_killed():
-    script = (
-        "import multiprocessing, sys, time\n"
-        f"from {__name__} import further_processes, job, wait_for_ever\n"
-        "if __name__ == '__main__':\n"
-        "    with further_processes(wait_for_ever, [job()]):\n"
-        "        print(multiprocessing.active_children()[0].pid, flush=True)\n"
-        "        time.sleep(1000)\n"
-    )
-    first = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert first.stdout is not None
-    pid = int(first.stdout.readline())
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    first.stdout.close()
-    until = time.monotonic() + 20
-    while running(pid):
-        assert time.monotonic() < until, "the further process goes on"
-        time.sleep(0.1)
-
-
-def running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 @pytest.mark.slow
