@@ -3,9 +3,9 @@
     python -m benchmarks.edge_link --data-dir data      (two cores: about 5 minutes; needs root)
 
 The server is in one network namespace and each client's process in another; the link between them
-is `tests/shaped_link.py`'s. The same run over the same link without limits, delay and loss is
-there to compare with. Bytes on the link are whole IP packets, as the device counts them: with TLS,
-HTTP/2, TCP, its acknowledgements, and what was sent again.
+is `tests/support/shaped_link.py`'s. The same run over the same link without limits, delay and loss
+is there to compare with. Bytes on the link are whole IP packets, as the device counts them: with
+TLS, HTTP/2, TCP, its acknowledgements, and what was sent again.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from benchmarks.configuration import Shape, overrides_of, real_images, write_noi
 from benchmarks.edge_run import Places, run_networked
 from benchmarks.results import Table, make_parser, parse, positive, publish, seconds
 from mocosfl.edge.certificates import make_certificates
-from tests.shaped_link import ADDRESSES, ShapedLink, Shaping, why_not
+from tests.support.shaped_link import ADDRESSES, ShapedLink, Shaping, why_not
 
 CIFAR10_IMAGES = 50_000
 STEPS_BETWEEN_SYNCS = 10

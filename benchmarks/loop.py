@@ -27,7 +27,7 @@ from mocosfl.data.round_plan import plan_round
 from mocosfl.data.view_maker import view_settings
 from mocosfl.federation.build import build_federation
 from mocosfl.federation.server import Server
-from tests.reference import ReferenceFederation, RingQueue
+from tests.support.reference import ReferenceFederation, RingQueue
 
 
 class BlockQueue(RingQueue):

@@ -8,29 +8,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before a W&B service is started, which is told so once: no test's error is reported to anybody.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 
-from mocosfl.config.command_line import quote_choices
-from mocosfl.config.hydra_setup import CONF
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
-
-Compose = Callable[[Sequence[str]], Config]
-
-
-def changed(config: Config, values: Mapping[str, Any]) -> Config:
-    """Change values of a composed configuration, by their full keys; returns it."""
-    for key, value in values.items():
-        OmegaConf.update(cast(DictConfig, config), key, value)
-    return config
+from tests.support.configurations import EXPERT, QUICK, Compose, cached_config
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +31,6 @@ def without_data_dir_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MOCOSFL_DATA_DIR", raising=False)
 
 
-@lru_cache
-def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base=None):
-        return hydra_compose("config", quote_choices(list(overrides)))
-
-
 @pytest.fixture
 def compose(data_dir: Path, tmp_path: Path) -> Compose:
     """Compose `python train.py <overrides>` into what the script is given.
@@ -59,8 +39,8 @@ def compose(data_dir: Path, tmp_path: Path) -> Compose:
     """
 
     def composed(overrides: Sequence[str]) -> Config:
-        # Kept between tests, because composing takes 0.2 s; each test gets a copy to change.
-        config = copy.deepcopy(_composed((f"data_dir={data_dir}", *overrides)))
+        # Composed once for all tests; each gets a copy to change.
+        config = copy.deepcopy(cached_config((f"data_dir={data_dir}", *overrides)))
         if not any(override.startswith("run_dir=") for override in overrides):
             config.run_dir = str(tmp_path / "run")
         return cast(Config, config)
@@ -101,34 +81,6 @@ def tiny_overrides(data_dir: Path) -> list[str]:
     ]
 
 
-QUICK = [
-    "dataset=digits",
-    "partition=shards",
-    "clients.num_clients=100",
-    "clients.batch_size=2",
-    "clients.syncs_per_round=2",
-    "clients.participation=0.06",
-    "clients.num_rounds=3",
-    "backbone.width=4",
-    "moco.queue_length=400",
-    "moco.projector_hidden=16",
-    "moco.projector_dim=8",
-    "trainer.accelerator=cpu",
-    "trainer.log_every_steps=1",
-    "trainer.view_block_images=36",
-    "trainer.num_threads=1",
-    "trainer.progress_bar=false",
-    "logger=csv",
-    "callbacks.checkpoint_every_steps=2",
-    "callbacks.knn_every_rounds=1",
-    "callbacks.knn_num_images=60",
-    "callbacks.knn_num_neighbors=5",
-    "callbacks.pictures=false",
-    "callbacks.measure_client_memory=false",
-]
-"""Command line of a run of 21 steps in 1.5 s: 3 rounds of 7 steps of 6 clients with 2 images."""
-
-
 @pytest.fixture
 def compose_quick(compose: Compose) -> Compose:
     """Compose the quickest run that trains, with further overrides."""
@@ -141,7 +93,7 @@ def quick_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFo
     from mocosfl.training.run import train
 
     folder = RunFolder(tmp_path_factory.mktemp("quick") / "run")
-    config = copy.deepcopy(_composed((f"data_dir={data_dir}", *QUICK)))
+    config = copy.deepcopy(cached_config((f"data_dir={data_dir}", *QUICK)))
     config.run_dir = str(folder.path)
     train(cast(Config, config), folder, resume=False)
     return folder
@@ -157,3 +109,9 @@ def compose_tiny(compose: Compose, tiny_overrides: list[str]) -> Compose:
 def tiny_config(compose_tiny: Compose) -> Config:
     """Return the tiny run's configuration."""
     return compose_tiny([])
+
+
+@pytest.fixture
+def compose_expert(compose_quick: Compose) -> Compose:
+    """Compose the training of an expert, with further overrides."""
+    return lambda overrides: compose_quick([*EXPERT, *overrides])

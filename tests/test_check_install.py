@@ -10,6 +10,7 @@ import pytest
 
 from mocosfl import check_install
 from mocosfl.check_install import Installed
+from tests.support.paths import ROOT
 
 GOOD = Installed(
     torch="2.13.0",
@@ -18,7 +19,6 @@ GOOD = Installed(
     needs_python=">=3.11,<3.13",
     pair=("torch>=2.8", "torchvision>=0.23"),
 )
-ROOT = Path(__file__).parents[1]
 NMS_ERROR = "operator torchvision::nms does not exist"
 
 

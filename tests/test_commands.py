@@ -16,15 +16,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from checkpoints import assert_same_results, read
-from conftest import CONF, QUICK
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 from PIL import Image
 
+from mocosfl.config.hydra_setup import CONF
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_metrics
+from tests.support.checkpoints import assert_same_results, read
+from tests.support.configurations import QUICK
 
 ROOT = CONF.parent
 GROUPS = [folder.name for folder in CONF.iterdir() if folder.is_dir()]

@@ -4,7 +4,6 @@ import copy
 import csv
 import io
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -15,23 +14,17 @@ from typing import cast
 
 import numpy as np
 import pytest
-import torch
-from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from picture_folders import write_digits
-from PIL import Image
 
 import mocosfl
 from mocosfl.config.command_line import with_folder
 from mocosfl.config.embed import EmbedConfig
+from mocosfl.config.hydra_setup import CONF
 from mocosfl.embed import _output_folder, embed
-from mocosfl.encoders import embedding
-from mocosfl.encoders.embedding import list_pictures, write_features
-from mocosfl.encoders.neighbours import choose_queries, nearest_neighbours
-from mocosfl.pictures.neighbours import SheetRow, Shown, draw_neighbours
 from mocosfl.rules.embed import validate_embed
 from mocosfl.runs.folder import RunFolder
+from tests.support.picture_folders import write_digits
 
 
 @lru_cache
@@ -165,109 +158,6 @@ def test_pictures_that_cannot_be_read_are_listed_or_left_out(
     assert "left out: " in capsys.readouterr().out
 
 
-def test_pixels_are_held_for_three_blocks_at_most(
-    quick_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    write_digits(tmp_path / "x", 40, flat=True)
-    encoder, started = mocosfl.load_encoder(quick_run.path), list[str]()
-    decode, run = embedding.decode_picture, encoder.forward
-    ahead: list[int] = []
-
-    def decoded(file: Path, size: int):
-        started.append(file.name)
-        return decode(file, size)
-
-    def counted(images: torch.Tensor) -> torch.Tensor:
-        ahead.append(len(started) - 4 * len(ahead))
-        return run(images)
-
-    monkeypatch.setattr(embedding, "decode_picture", decoded)
-    monkeypatch.setattr(encoder, "forward", counted)
-    files = list_pictures(tmp_path / "x").files
-    write_features(
-        encoder, files, tmp_path / "f.npy", batch_size=4, num_workers=3, skip_unreadable=False
-    )
-    assert len(ahead) == 10 and max(ahead) <= 3 * 4
-
-
-def test_features_that_are_not_finite_are_refused(quick_run: RunFolder, tmp_path: Path):
-    write_digits(tmp_path / "x", 3, flat=True)
-    encoder = mocosfl.load_encoder(quick_run.path)
-    next(encoder.parameters()).fill_(torch.nan)
-    with pytest.raises(ValueError, match=r"not finite .*diverged"):
-        write_features(
-            encoder, list_pictures(tmp_path / "x").files, tmp_path / "f.npy",
-            batch_size=4, num_workers=1, skip_unreadable=True,
-        )  # fmt: skip
-    assert [file.name for file in tmp_path.iterdir()] == ["x"]
-
-
-def test_classes_are_the_first_folders(tmp_path: Path):
-    for name in ("train/cat/deep/1.png", "test/dog/2.png", "3.png", "val/4.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("")
-    found = list_pictures(tmp_path)
-    assert found.num_others == 1
-    named = {found.relative(file): found.class_of(file) for file in found.files}
-    assert named == {
-        "3.png": "", "test/dog/2.png": "dog", "train/cat/deep/1.png": "cat", "val/4.png": "",
-    }  # fmt: skip
-    (tmp_path / "train").rename(tmp_path / "training")
-    found = list_pictures(tmp_path)
-    assert {found.class_of(file) for file in found.files} == {"", "test", "training", "val"}
-
-
-def test_names_that_are_not_utf8_are_written_with_escapes(tmp_path: Path):
-    file = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
-    Image.new("RGB", (4, 4)).save(file)
-    found = list_pictures(tmp_path)
-    assert [found.relative(name) for name in found.files] == ["caf\\xe9.png"]
-
-
-@pytest.mark.parametrize("block", [3, 5, 100])
-def test_neighbours_are_those_of_all_similarities(monkeypatch: pytest.MonkeyPatch, block: int):
-    monkeypatch.setattr("mocosfl.encoders.neighbours._BLOCK_ROWS", block)
-    features = np.random.default_rng(0).normal(size=(17, 4)).astype(np.float32)
-    directions = features / np.linalg.norm(features, axis=1, keepdims=True)
-    similarity = directions @ directions.T
-    np.fill_diagonal(similarity, -2)
-    queries = np.array([0, 4, 16])
-    found = nearest_neighbours(features, queries, 6)
-    expected = np.argsort(-similarity[queries], axis=1)[:, :6]
-    assert np.array_equal(found.rows, expected)
-    np.testing.assert_allclose(
-        found.similarities, np.take_along_axis(similarity[queries], expected, 1), atol=1e-6
-    )
-    with pytest.raises(ValueError, match=r"num_neighbors=17: .*choose from 1 to 16"):
-        nearest_neighbours(features, queries, 17)
-
-
-def test_queries_are_spread_evenly_and_follow_the_seed():
-    queries = choose_queries(1000, 10, seed=3)
-    assert np.array_equal(queries // 100, np.arange(10))
-    assert np.array_equal(queries, choose_queries(1000, 10, seed=3))
-    assert not np.array_equal(queries, choose_queries(1000, 10, seed=4))
-    assert np.array_equal(choose_queries(4, 10, seed=3), np.arange(4))
-
-
-def test_a_frame_says_whether_a_neighbour_is_of_the_querys_class(tmp_path: Path):
-    grey = np.full((8, 8, 3), 128, np.uint8)
-    same, other = Shown(grey, "$\\nothing$", "1.png"), Shown(grey, "b" * 40, "2.png")
-    rows = [SheetRow(same, [same, other], [1.0, -0.5])]
-    draw_neighbours(rows, tmp_path / "x.png", title="a\nb")
-    with Image.open(tmp_path / "x.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
-    line = pixels[int(1.5 * 110)]  # through the middle of the pictures
-
-    def colours(left: float) -> set[tuple[int, ...]]:
-        return {tuple(map(int, pixel)) for pixel in line[int((left - 0.05) * 110) :][:12]}
-
-    blue, orange = (0x35, 0x69, 0xA8), (0xE0, 0x8A, 0x2C)
-    assert blue in colours(1.43) and orange not in colours(1.43)
-    assert orange in colours(2.51) and blue not in colours(2.55)
-
-
 @pytest.mark.parametrize(
     "folder", ["a", "a b", "it's", "a=b", "a,b", "back\\", "q\\'", "${x}", "[1]", "null", "ü", "-"]
 )
@@ -313,17 +203,6 @@ def test_mistakes_are_named(run_copy: RunFolder, tmp_path: Path):
     with pytest.raises(ValueError, match=r"(?s)images=\?\?\?: .*checkpoint=\?\?\?: "):
         validate_embed(cast(EmbedConfig, copy.deepcopy(_composed(()))))
     assert not list(run_copy.path.glob("embed_*"))
-
-
-def test_progress_is_told_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    monkeypatch.setattr(embedding, "_TOLD_EVERY_SECONDS", 0.0)
-    progress = embedding._Progress(3000)
-    with caplog.at_level(logging.INFO):
-        progress.tell(1500)
-        progress.tell(1500)  # all: the command's own lines follow
-    assert [record.getMessage().split(" pic")[0] for record in caplog.records] == ["1,500 of 3,000"]
 
 
 @pytest.mark.slow

@@ -4,10 +4,10 @@ import re
 import subprocess
 import sys
 
-from conftest import CONF
 from generated_pages.commands import command_line, find_commands
 
 from mocosfl.__main__ import COMMANDS, listing
+from mocosfl.config.hydra_setup import CONF
 
 ROOT = CONF.parent
 

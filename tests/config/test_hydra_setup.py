@@ -1,0 +1,27 @@
+"""Where the folder of a run is."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+
+from mocosfl.config.hydra_setup import CONF, choose_run_dir
+
+
+def test_run_folder_is_below_output_dir_and_named_after_the_run(tmp_path: Path):
+    overrides = [f"output_dir={tmp_path}", "split=cut3", "method=monacosfl"]
+    (tmp_path / "config.yaml").touch()  # what a run folder is known by
+    with initialize_config_dir(str(CONF), version_base=None):
+        fresh = hydra_compose("config", overrides, return_hydra_config=True)
+        resumed = hydra_compose("config", [f"resume={tmp_path}"], return_hydra_config=True)
+    folder = Path(fresh.hydra.run.dir)
+    assert folder.parent == tmp_path
+    assert folder.name.endswith(f"_digits_monacosfl_n{fresh.clients.num_clients}_cut3")
+    assert Path(resumed.hydra.run.dir) == tmp_path
+
+
+def test_run_folder_that_cannot_be_written_is_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"output_dir: cannot write to .*/file/run"):
+        choose_run_dir(None, str(tmp_path / "file" / "run"))

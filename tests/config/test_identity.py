@@ -1,0 +1,67 @@
+"""What makes two runs one, and the folder of a job that follows from it."""
+
+import os
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+
+from mocosfl.config.command_line import quote_choices
+from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.identity import digest
+from mocosfl.runs.folder import RunFolder
+from tests.support.configurations import Compose, changed
+
+
+def folder_of(*overrides: str) -> str:
+    """Return the name of the folder of a job with these overrides."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = hydra_compose("config", quote_choices(list(overrides)), return_hydra_config=True)
+        return str(config.hydra.sweep.subdir)
+
+
+def test_job_folder_says_the_settings_and_ends_with_their_hash():
+    name = folder_of("clients=20", "split=cut2", "partition=shards")
+    assert name.startswith("digits_mocosfl_shards_n20_cut2_")
+    assert len(name.rpartition("_")[2]) == 8
+    assert "_whole_" in folder_of("method=fl_moco")
+
+
+def test_job_folder_depends_on_settings_alone():
+    plain = folder_of("seed=1")
+    assert folder_of("notes=x", "seed=1", "sweep_name=y", "output_dir=z", "logger=csv") == plain
+    assert folder_of("launcher=joblib", "seed=1") == plain
+    assert folder_of("seed=2") != plain
+    assert folder_of("seed=1", "optimizer.server_lr=0.05") != plain
+
+
+def test_cut_makes_no_difference_to_a_method_without_one():
+    assert folder_of("method=fl_moco", "split=cut1") == folder_of("method=fl_moco", "split=cut2")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset=image_folder"],  # its classes are for the user to give
+        ["clients=published", "clients.num_clients=0"],  # refused by a resolver of ours
+        ["split.cut_layer=null"],
+    ],
+    ids=str,
+)
+def test_job_that_cannot_be_has_a_folder_all_the_same(overrides: list[str]):
+    assert folder_of(*overrides) != folder_of(*overrides, "seed=5")
+
+
+def test_job_folder_stays_a_file_name_whatever_the_data_set_is_called():
+    name = folder_of(f"dataset.name={'a/b' * 200}")
+    assert len(os.fsencode(name)) < 255
+    assert "/" not in name
+
+
+def test_saved_configuration_has_the_hash_of_the_composed_one(
+    compose_quick: Compose, quick_run: RunFolder
+):
+    composed, saved = compose_quick([]), quick_run.load_config()
+    assert digest(composed) == digest(saved)  # type: ignore[arg-type]
+    other = changed(saved, {"moco.temperature": 0.2})
+    assert digest(composed) != digest(other)  # type: ignore[arg-type]

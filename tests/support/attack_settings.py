@@ -1,0 +1,34 @@
+"""Settings of a quick attack."""
+
+import copy
+from functools import lru_cache
+from typing import cast
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from mocosfl.config.attack import AttackConfig
+from mocosfl.config.hydra_setup import CONF
+
+QUICK_ATTACK = (
+    "accelerator=cpu",
+    "attack.decoder=conv_normN0C4",
+    "attack.num_epochs=2",
+    "attack.known_fraction=0.02",
+    "attack.num_images=6",
+    "attack.optimisation_steps=3",
+    "attack.optimisation_learning_rates=[0.03]",
+    "attack.optimisation_prior_weights=[0.01]",
+)
+
+
+@lru_cache
+def cached_attack(overrides: tuple[str, ...]) -> DictConfig:
+    """Compose `python -m mocosfl.attack <overrides>` once; copy it to change it."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        return compose("attack", list(overrides))
+
+
+def settings(*overrides: str) -> AttackConfig:
+    """Return the settings of a quick attack with further overrides."""
+    return cast(AttackConfig, copy.deepcopy(cached_attack((*QUICK_ATTACK, *overrides))))

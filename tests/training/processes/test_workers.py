@@ -1,0 +1,90 @@
+"""Processes that fail before they train, and the end of all with the first."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mocosfl.system.errors import TrainingStopped
+from mocosfl.training.processes.workers import Job, WorkerFailed, further_processes
+from tests.support.paths import ROOT
+from tests.support.running_processes import running
+
+
+def fail_at_once(job: Job, ready: Callable[[], None]) -> None:
+    raise ValueError(f"no data for rank {job.rank}")
+
+
+def vanish(job: Job, ready: Callable[[], None]) -> None:
+    os._exit(3)
+
+
+def wait_for_ever(job: Job, ready: Callable[[], None]) -> None:
+    ready()
+    time.sleep(1000)
+
+
+def end_quietly(job: Job, ready: Callable[[], None]) -> None:
+    ready()
+
+
+def job(rank: int = 1) -> Job:
+    return Job({}, Path(), None, rank, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (fail_at_once, r"(?s)process 1 .*ValueError: no data for rank 1"),
+        (vanish, "ended with exit code 3"),
+    ],
+)
+def test_failure_before_training_is_told(work: Any, words: str):
+    with pytest.raises(WorkerFailed, match=words), further_processes(work, [job()]):
+        pytest.fail("began without it")
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, RuntimeError, TrainingStopped])
+def test_failure_of_the_first_process_stays_its_own_and_leaves_no_other(error: Any):
+    start = time.monotonic()
+    with pytest.raises(error), further_processes(wait_for_ever, [job()]):
+        start = time.monotonic()
+        raise error("enough")
+    assert time.monotonic() - start < 5
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_process_ends_with_the_first_however_that_is_killed():
+    script = (
+        "import multiprocessing, sys, time\n"
+        f"from {__name__} import further_processes, job, wait_for_ever\n"
+        "if __name__ == '__main__':\n"
+        "    with further_processes(wait_for_ever, [job()]):\n"
+        "        print(multiprocessing.active_children()[0].pid, flush=True)\n"
+        "        time.sleep(1000)\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert first.stdout is not None
+    pid = int(first.stdout.readline())
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    first.stdout.close()
+    until = time.monotonic() + 20
+    while running(pid):
+        assert time.monotonic() < until, "the further process goes on"
+        time.sleep(0.1)

@@ -1,0 +1,211 @@
+"""Training an expert: its resume, and its way back from a collapse."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from mocosfl.config.identity import digest, move_data
+from mocosfl.config.schema import Config
+from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.metrics import read_curves
+from mocosfl.system.errors import Collapsed
+from mocosfl.training.callbacks.alarm import Alarm
+from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.collapse import go_back, read_collapses
+from mocosfl.training.module import MocoSFL
+from mocosfl.training.run import train
+from tests.support.checkpoints import assert_same_results, break_off, read
+from tests.support.configurations import EXPERT, Compose, changed
+
+ONLINE = ["split=cut1_c4s2", "taressfl.decoder=plain", "taressfl.target_ssim=0.0"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("expert")
+
+
+@pytest.mark.slow
+def test_expert_learns_logs_and_resumes_bit_for_bit(
+    compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
+    config = compose_expert([])
+    train(config, whole, resume=False)
+    curves = read_curves(whole.metrics)
+    for name in ("train/loss", "privacy/attacker_ssim", "privacy/penalty"):
+        assert len(curves[name][0]) == 9, name
+    similarity, penalty = (curves[f"privacy/{n}"][1] for n in ("attacker_ssim", "penalty"))
+    assert penalty == pytest.approx([2.0 * value for value in similarity])  # target 0
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        break_off(patch, 5, behind=Curves)
+        train(config, halves, resume=False)
+    assert read(halves.last)["global_step"] == 3
+    train(config, halves, resume=True)
+    assert_same_results(whole, halves)
+
+
+def test_pictures_show_what_the_attacker_sees(compose_expert: Compose, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    train(compose_expert(["callbacks.pictures=true", "trainer.max_steps=2"]), folder, resume=False)
+    names = {file.name for file in folder.pictures.iterdir()}
+    assert {"reconstructions_round0001.png", "views.png", "curves.png"} <= names
+    assert "partition.png" not in names  # an expert has no clients
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["expert", "online"])
+def test_penalty_moves_the_heads_in_proportion_to_alpha_and_the_server_not_at_all(
+    mode: str, compose_quick: Compose, tmp_path: Path
+):
+    overrides = EXPERT if mode == "expert" else ["taressfl=online", *ONLINE]
+    states = []
+    for alpha in (0, 1, 2):
+        folder = RunFolder(tmp_path / str(alpha))
+        more = ["trainer.max_steps=1", "trainer.precision=fp64", f"taressfl.alpha={alpha}"]
+        train(compose_quick([*overrides, *more]), folder, resume=False)
+        states.append(read(folder.last)["state_dict"])
+    none, single, double = states
+    server = [name for name in none if name.startswith("federation.server.trunk.")]
+    assert all(torch.equal(none[name], double[name]) for name in server)
+    moved = 0
+    for name in [name for name in none if name.startswith("federation.clients.online.")]:
+        step = single[name] - none[name]
+        moved += int(step.flatten(1).abs().amax(1).gt(0).sum())
+        assert torch.allclose(double[name] - none[name], 2 * step, rtol=1e-6, atol=1e-12), name
+    assert moved > 3 * (1 if mode == "expert" else 6)  # of every client
+
+
+def test_auxiliary_images_move_with_the_data(compose_quick: Compose):
+    expert = ["taressfl=expert", "dataset@taressfl.auxiliary=arrays", "data_dir=here"]
+    config = compose_quick([*expert, "taressfl.auxiliary.path=here/birds"])
+    assert config.taressfl.auxiliary is not None
+    digests = [digest(cast(DictConfig, config))]
+    move_data(config, "there")
+    assert (config.data_dir, config.taressfl.auxiliary.path) == ("there", "there/birds")
+    digests.append(digest(cast(DictConfig, config)))
+    config.taressfl.auxiliary.path = "elsewhere/birds"  # not below data_dir: another place
+    digests.append(digest(cast(DictConfig, config)))
+    assert digests[0] == digests[1] != digests[2]
+
+
+# ---- collapse
+
+
+def test_retry_that_would_be_the_same_is_not_made(compose_expert: Compose, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    for overrides in (["taressfl.alpha=0"], ["taressfl.collapse_alpha_factor=1"]):
+        assert not go_back(compose_expert(overrides), folder, 5)
+    assert go_back(
+        compose_expert(["taressfl.alpha=0", "taressfl.collapse_lr_factor=0.5"]), folder, 5
+    )
+
+
+def test_best_checkpoint_of_steps_taken_back_goes_with_them(
+    compose_expert: Compose, tmp_path: Path
+):
+    folder = RunFolder(tmp_path / "run")
+    train(compose_expert(["callbacks.knn_every_rounds=1"]), folder, resume=False)
+    checkpoint = torch.load(folder.last, weights_only=True)
+    checkpoint["global_step"] = 8  # as if the last good one were from before the best
+    torch.save(checkpoint, folder.last)
+    assert go_back(compose_expert([]), folder, 9)
+    assert not folder.best.is_file()
+
+
+def test_online_run_that_looks_collapsed_at_its_end_says_so(compose_quick: Compose, tmp_path: Path):
+    more = ["callbacks.collapse_min_std=100", "taressfl.max_collapses=1", "trainer.max_steps=2"]
+    with pytest.raises(Collapsed):
+        train(compose_quick(["taressfl=online", *ONLINE, *more]), RunFolder(tmp_path / "run"),
+              resume=False)  # fmt: skip
+
+
+def collapse_at(step: int, *, while_alpha: float) -> Any:
+    """Return an alarm that rings at a step as long as the regulariser is so strong."""
+    look = Alarm.on_train_batch_end
+
+    def ring(self: Alarm, trainer: Any, module: MocoSFL, *rest: Any) -> None:
+        look(self, trainer, module, *rest)
+        assert module.attackers is not None
+        if trainer.global_step >= step and module.attackers.settings.alpha >= while_alpha:
+            raise Collapsed("the network has collapsed", trainer.global_step)
+
+    return ring
+
+
+def test_collapse_goes_back_to_the_last_good_state_with_a_smaller_alpha(
+    compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    folder = RunFolder(tmp_path / "run")
+    config = compose_expert(["taressfl.collapse_lr_factor=0.1"])
+    monkeypatch.setattr(Alarm, "on_train_batch_end", collapse_at(5, while_alpha=1.5))
+    module = train(config, folder, resume=False)
+    assert [tuple(c) for c in read_collapses(folder)] == [(5, 3)]
+    assert module.attackers is not None
+    assert module.attackers.settings.alpha == 1.0
+    assert "COLLAPSED at step 5: going back to step 3 (1 of 3 tries)" in caplog.text
+    assert "went back from 1 collapses" in caplog.text  # said again at the end
+    steps, rates = read_curves(folder.metrics)["lr/server"]
+    assert steps == list(range(9))  # no step is logged twice
+    assert rates == pytest.approx([0.06] * 3 + [0.006] * 6)
+    curves = read_curves(folder.metrics)
+    similarity, penalty = (curves[f"privacy/{n}"][1] for n in ("attacker_ssim", "penalty"))
+    factors = [p / s for p, s in zip(penalty, similarity, strict=True)]
+    assert factors == pytest.approx([2.0] * 3 + [1.0] * 6)
+
+
+@pytest.mark.slow
+def test_run_killed_after_a_collapse_goes_on_with_the_smaller_alpha(
+    compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
+    config = compose_expert(["taressfl.collapse_lr_factor=0.5"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Alarm, "on_train_batch_end", collapse_at(5, while_alpha=1.5))
+        train(config, whole, resume=False)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Alarm, "on_train_batch_end", collapse_at(5, while_alpha=1.5))
+        break_off(patch, 7, behind=Curves)  # not on the way to the collapse: that was at step 5
+        train(config, halves, resume=False)
+    module = train(config, halves, resume=True)
+    assert module.attackers is not None
+    assert module.attackers.settings.alpha == 1.0
+    assert_same_results(whole, halves)
+
+
+def test_second_collapse_from_the_same_state_begins_again(compose_expert: Compose, tmp_path: Path):
+    folder, config = RunFolder(tmp_path / "run"), compose_expert([])
+    train(changed(compose_expert([]), {"trainer.max_steps": 3}), folder, resume=False)
+    assert go_back(config, folder, 5)
+    assert folder.last.is_file()
+    assert go_back(config, folder, 6)
+    assert not folder.last.is_file()
+    assert [tuple(c) for c in read_collapses(folder)] == [(5, 3), (6, 0)]
+
+
+def test_expert_that_keeps_collapsing_ends_with_an_error(
+    compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(Alarm, "on_train_batch_end", collapse_at(2, while_alpha=0.0))
+    with pytest.raises(Collapsed, match="the network has collapsed"):
+        train(compose_expert(["taressfl.max_collapses=2"]), folder, resume=False)
+    assert len(json.loads(folder.collapses.read_text())) == 2
+    assert not folder.finished.is_file()
+
+
+def test_expert_that_looks_collapsed_at_its_last_step_is_not_delivered(
+    compose_expert: Compose, tmp_path: Path
+):
+    folder = RunFolder(tmp_path / "run")
+    # No spread is enough for this alarm, so that each step looks collapsed.
+    config: Config = compose_expert(["callbacks.collapse_min_std=100", "taressfl.max_collapses=1"])
+    with pytest.raises(Collapsed, match="collapsed: for 8 steps"):
+        train(config, folder, resume=False)
+    assert not folder.last.is_file()  # nothing that looked collapsed was kept
+    assert not folder.finished.is_file()
