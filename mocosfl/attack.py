@@ -10,7 +10,7 @@ from mocosfl.config.attack import AttackConfig
 from mocosfl.config.hydra_setup import hydra_command
 from mocosfl.rules.attack import validate_attack
 from mocosfl.system.errors import user_errors
-from mocosfl.system.files import check_writable
+from mocosfl.system.files import check_writable, replaced, write_atomically
 from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def run_attack(config: AttackConfig) -> None:
     # Imported here, so that --help and typing errors do not wait for torch.
     from mocosfl.privacy.attack.images import choose_images
     from mocosfl.privacy.attack.run import as_table, attack_head, comparisons, to_json
-    from mocosfl.system.files import write_atomically
     from mocosfl.tracking.loggers import log_to_wandb
 
     if OmegaConf.is_missing(config, "checkpoint"):
@@ -126,12 +125,13 @@ def _draw(
         label = f"{name}\nSSIM {s['ssim'].mean:.3f}\nMSE {s['mse'].mean:.4f}"
         rows[label] = result.reconstructions[name][shown]
     shape = "x".join(str(size) for size in result.smashed_shape)
-    draw_reconstructions(
-        rows,
-        folder / "reconstructions.png",
-        title=f"{encoder.config.backbone.name}, cut {encoder.config.split.cut_layer}, smashed "
-        f"{shape}, {encoder.step:,} steps; means over {len(images.victims)} victims",
-    )
+    with replaced(folder / "reconstructions.png") as picture:
+        draw_reconstructions(
+            rows,
+            picture,
+            title=f"{encoder.config.backbone.name}, cut {encoder.config.split.cut_layer}, smashed "
+            f"{shape}, {encoder.step:,} steps; means over {len(images.victims)} victims",
+        )
 
 
 def _summary(found: "dict[str, Comparison]", name: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mocosfl.config.embed import EmbedConfig
 from mocosfl.config.hydra_setup import hydra_command
 from mocosfl.rules.embed import validate_embed
 from mocosfl.system.errors import user_errors
-from mocosfl.system.files import check_writable
+from mocosfl.system.files import check_writable, replaced, write_atomically
 from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
@@ -143,8 +143,6 @@ def _write_tables(
     folder: Path,
 ) -> None:
     """Write which picture each row is of, and where the features come from."""
-    from mocosfl.system.files import write_atomically
-
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("row", "path", "class"))
@@ -202,7 +200,8 @@ def _draw_sheet(
         for query, rows, similarities in zip(*found, strict=True)
     ]
     title = f"Nearest of {len(features):,} pictures by cosine\n{encoder.extra_repr()}"
-    draw_neighbours(rows, file, title=title)
+    with replaced(file) as picture:
+        draw_neighbours(rows, picture, title=title)
     _say(f"nearest neighbours: {file}{_agreement(pictures, found)}")
 
 

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from mocosfl.report.accuracy_ticks import place_ticks
 from mocosfl.report.runs import Mean, Run
+from mocosfl.system.files import replaced
 from mocosfl.system.units import MEGABYTE
 
 _DOTS_PER_INCH = 110
@@ -205,7 +206,8 @@ def _draw(points: Sequence[Point], picture: Picture, label: str, path: Path) -> 
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
     )
     figure.suptitle(f"Accuracy against {picture.name}")
-    figure.savefig(path)
+    with replaced(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

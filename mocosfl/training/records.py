@@ -20,7 +20,7 @@ from mocosfl.pictures import run as pictures
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
 from mocosfl.runs.resuming import shown
-from mocosfl.system.files import write_atomically
+from mocosfl.system.files import replaced, write_atomically
 from mocosfl.tracking.loggers import log_to_wandb
 from mocosfl.tracking.wandb_run import overhead_values
 from mocosfl.training.collapse import describe_collapses, read_collapses
@@ -52,7 +52,8 @@ def write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Pl
     if not is_expert(config):  # it has no clients to deal images to
         labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
         counts = data.partition.class_counts(labels, num_classes)
-        pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
+        with replaced(folder.pictures / "partition.png") as file:
+            pictures.draw_partition(counts, data.dataset.classes, file)
     if config.edge is None:  # devices have their own images and make their own views
         _draw_views(config, folder, data)
 
@@ -69,14 +70,15 @@ def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
         if sum(map(len, images)) >= NUM_VIEWS_SHOWN:
             break
     view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]
-    pictures.draw_views(
-        torch.cat(images)[:NUM_VIEWS_SHOWN],
-        view1,
-        view2,
-        mean=list(config.dataset.mean),
-        std=list(config.dataset.std),
-        path=folder.pictures / "views.png",
-    )
+    with replaced(folder.pictures / "views.png") as file:
+        pictures.draw_views(
+            torch.cat(images)[:NUM_VIEWS_SHOWN],
+            view1,
+            view2,
+            mean=list(config.dataset.mean),
+            std=list(config.dataset.std),
+            path=file,
+        )
 
 
 def draw_curves(config: Config, folder: RunFolder) -> None:
@@ -84,10 +86,12 @@ def draw_curves(config: Config, folder: RunFolder) -> None:
     curves = read_curves(folder.metrics)
     shown = {name: curves[name] for name in CURVES if name in curves}
     if config.callbacks.pictures and shown:
-        pictures.draw_curves(shown, folder.pictures / "curves.png")
+        with replaced(folder.pictures / "curves.png") as file:
+            pictures.draw_curves(shown, file)
     apart = {name: curves[column] for name, column in DIVERGENCE.items() if column in curves}
     if config.callbacks.pictures and apart and config.clients.num_clients > 1:
-        pictures.draw_divergence(apart, folder.pictures / "divergence.png")
+        with replaced(folder.pictures / "divergence.png") as file:
+            pictures.draw_divergence(apart, file)
 
 
 def write_end(config: Config, folder: RunFolder, data: FederatedData, module: MocoSFL) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints: written safely, and only of a finite state."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback
 
 from mocosfl.federation.ranks import Ranks
+from mocosfl.system.files import replaced_file
 from mocosfl.training.callbacks.alarm import Alarm, is_last_step
 from mocosfl.training.module import MocoSFL
 
@@ -22,14 +22,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         """Save to `path`."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        with partial.open("wb") as file:
+        with replaced_file(Path(path)) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
 
 
 def save_if_finite(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> None:

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from mocosfl.federation.step import Step
 from mocosfl.pictures.reconstructions import draw_reconstructions
 from mocosfl.privacy.ssim import ssim
+from mocosfl.system.files import replaced
 from mocosfl.tracking.loggers import log_picture
 from mocosfl.training.callbacks.alarm import is_last_step
 from mocosfl.training.module import MocoSFL
@@ -62,9 +63,9 @@ class Reconstructions(Callback):
         spread = torch.linspace(0, len(images) - 1, min(NUM_SHOWN, len(images))).round().long()
         images, decoded = images[spread].cpu(), decoded[spread].cpu()
         similarity = float(ssim(decoded, images).mean())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_reconstructions(
-            {"view": images, f"attacker\nSSIM {similarity:.2f}": decoded},
-            path,
-            title=f"What the simulated attacker sees after round {batch.round + 1:,}",
-        )
+        with replaced(path) as picture:
+            draw_reconstructions(
+                {"view": images, f"attacker\nSSIM {similarity:.2f}": decoded},
+                picture,
+                title=f"What the simulated attacker sees after round {batch.round + 1:,}",
+            )
