@@ -11,8 +11,6 @@ from torch import nn
 
 from mocosfl.encoders.facts import EncoderFacts, build_network, facts_from_metadata
 
-SUFFIX = ".safetensors"
-
 _SIDES = ("head", "trunk")  # first part of the weights' names
 
 # So that other libraries know whose tensors they are.

@@ -19,7 +19,7 @@ from mocosfl.config.identity import (
 from mocosfl.config.schema import Config
 from mocosfl.federation.averaging import mean_of_rows
 from mocosfl.models.build import build_split
-from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.folder import WHICH, RunFolder
 
 HEADS = "federation.clients.online."
 
@@ -46,12 +46,12 @@ def find_checkpoint(path: Path, which: str) -> Path:
         FileNotFoundError: there is none.
         ValueError: `which` is something else.
     """
-    if which not in ("last", "best"):
+    if which not in WHICH:
         raise ValueError(f"which={which}: choose last or best")
     if path.is_file():
         return path
     folder = RunFolder(path)
-    file = folder.last if which == "last" else folder.best
+    file = folder.checkpoint(which)
     if not file.is_file():
         raise FileNotFoundError(
             f"checkpoint={path}: no {file.relative_to(path)} there; name a .ckpt file or the "
