@@ -17,7 +17,15 @@ from written_runs import written_run
 
 from mocosfl.report import build_page as pages
 from mocosfl.report.__main__ import main
-from mocosfl.report.curves import IMAGES, ROUNDS, STEPS, read_curves, shared_axis, smoothed, thinned
+from mocosfl.report.curves import (
+    IMAGES,
+    ROUNDS,
+    STEPS,
+    drawable_curves,
+    shared_axis,
+    smoothed,
+    thinned,
+)
 from mocosfl.report.embedded_pictures import MAX_FULL_RUNS, SMALL_WIDTH, Album, embed
 from mocosfl.runs.folder import RunFolder
 
@@ -245,7 +253,7 @@ def test_curves_are_over_images_in_a_sweep_and_over_steps_where_a_run_is_older(t
         "step,train/loss,progress/rounds,progress/images_seen\n9,3,0.5,100\n19,nan,1,200\n29,1,1.5,300\n"
     )
     old.write_text("step,train/loss\n9,3\n")
-    curves, older = read_curves(new), read_curves(old)
+    curves, older = drawable_curves(new), drawable_curves(old)
     assert curves["train/loss"].values.tolist() == [3, 1]
     assert curves["train/loss"].places[STEPS.column].tolist() == [10, 30]
     assert curves["train/loss"].places[IMAGES.column].tolist() == [100, 300]

@@ -1,6 +1,5 @@
 """The probes of a run's encoder from start to file: for `linear_probe.py` and the end of a run."""
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +11,7 @@ from mocosfl.config.schema import Config
 from mocosfl.evaluation.probing import ProbeReport, dataset_of, probe_encoder, summary, write_report
 from mocosfl.runs.checkpoint import Encoder, read_encoder
 from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.records import read_record
 from mocosfl.system.files import check_writable
 from mocosfl.tracking.loggers import log_to_wandb
 from mocosfl.tracking.wandb_run import Table
@@ -79,7 +79,7 @@ def log_probes(
 
 def _per_class(folder: Path) -> Table:
     """Return the accuracies, fractions: a row a class, a column a probe."""
-    probes = json.loads((folder / "results.json").read_text())["probes"]
+    probes = read_record(folder / "results.json")["probes"]
     found = [probe["per_class"] for probe in probes.values()]
     rows = [[cls, *(top1s[cls] for top1s in found)] for cls in found[0]]
     return Table(["class", *probes], rows)

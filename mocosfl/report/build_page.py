@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mocosfl.report.charts import overlay, style_of
-from mocosfl.report.curves import Curves, quantities, read_curves, shared_axis
+from mocosfl.report.curves import Curves, drawable_curves, quantities, shared_axis
 from mocosfl.report.embedded_pictures import Album
 from mocosfl.report.key_figures import best_figures, figures_of
 from mocosfl.report.labels import in_words, labels_of
@@ -171,10 +171,11 @@ def _overlaid_part(
 
 
 def _read_curves(run: Run, problems: list[str]) -> Curves:
+    metrics = RunFolder(run.folder).metrics
     try:
-        return read_curves(RunFolder(run.folder).metrics)
+        return drawable_curves(metrics)
     except ValueError:
-        if not any("metrics.csv" in problem for problem in run.problems):
+        if metrics.name not in run.damaged:
             problems.append(f"{run.name}: metrics.csv is not readable")
         return {}
 

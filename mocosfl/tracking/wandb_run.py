@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.records import read_record
 from mocosfl.system.files import write_atomically
 from mocosfl.tracking.wandb_labels import label
 
@@ -120,8 +121,7 @@ def _kept(folder: RunFolder) -> dict[str, dict[str, Any]]:
     file = folder.path / KEPT
     if not file.is_file():
         return {"values": {}, "tables": {}}
-    kept: dict[str, dict[str, Any]] = json.loads(file.read_text())
-    return kept
+    return read_record(file)
 
 
 def _repeat(run: "Run", folder: RunFolder) -> None:
@@ -153,7 +153,7 @@ def overhead_values(folder: RunFolder) -> dict[str, float]:
     Args:
         folder: of the run, with its `overhead.json`.
     """
-    overhead = json.loads(folder.overhead.read_text())
+    overhead = read_record(folder.overhead)
     sent = overhead["mean_client"]
     values = {f"overhead/client_{name}": number for name, number in sent.items()}
     values["overhead/client_bytes"] = sent["up_bytes"] + sent["down_bytes"]
@@ -214,8 +214,7 @@ def _agents_id(config: Config) -> str | None:
 def _place(config: Config, folder: RunFolder, *, begun: bool) -> dict[str, str | None]:
     """Return the entity and the project: where the run began, else as `logger` says."""
     if begun and folder.wandb_place.is_file():
-        recorded: dict[str, str | None] = json.loads(folder.wandb_place.read_text())
-        return recorded
+        return read_record(folder.wandb_place)
     return {"entity": config.logger.wandb_entity, "project": config.logger.wandb_project}
 
 
