@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from mocosfl.runs.checkpoint_names import ALARM, SUSPICIOUS_SINCE
 from mocosfl.system.errors import Collapsed, TrainingStopped
 from mocosfl.training.module import MocoSFL
 
@@ -50,13 +51,18 @@ class Alarm(Callback):
         self.loss_margin, self.min_std, self.strict_end = loss_margin, min_std, strict_end
         self.suspicious_since: int | None = None
 
+    @property
+    def state_key(self) -> str:
+        """Name of its part in the checkpoint."""
+        return ALARM
+
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into the checkpoint."""
-        return {"suspicious_since": self.suspicious_since}
+        return {SUSPICIOUS_SINCE: self.suspicious_since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore from the checkpoint."""
-        self.suspicious_since = state_dict["suspicious_since"]
+        self.suspicious_since = state_dict[SUSPICIOUS_SINCE]
 
     def on_train_batch_end(
         self,

@@ -10,6 +10,7 @@ from mocosfl.data.expert_data import open_data
 from mocosfl.federation.ranks import Ranks
 from mocosfl.overhead.plan import make_plan
 from mocosfl.runs.checkpoint import config_of
+from mocosfl.runs.checkpoint_names import CONFIG
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.logs import setup_logging
 from mocosfl.training.build import build_module
@@ -50,7 +51,7 @@ def train_rank(job: Job, ready: Callable[[], None]) -> None:
         ready: called when all is built and the processes can meet.
     """
     setup_logging()
-    config, folder = config_of({"config": job.config}), RunFolder(job.folder)
+    config, folder = config_of({CONFIG: job.config}), RunFolder(job.folder)
     with cpu_settings(config):
         own_partition = folder.partition if job.checkpoint is not None else None
         data = open_data(config, partition_file=own_partition)
