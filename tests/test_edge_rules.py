@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import CONF
 from edge_federation import with_edge
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -26,7 +27,6 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.training.run import train
 
 Compose = Callable[[Sequence[str]], Config]
-CONF = Path(__file__).parents[1] / "conf"
 
 # What breaks a rule -> the words of its message that must come.
 BROKEN: list[tuple[list[str], dict[str, Any], str]] = [

@@ -84,7 +84,8 @@ def further_processes(work: Work, jobs: Sequence[Job]) -> Iterator[None]:
 
 def _is_of_exchange(error: RuntimeError) -> bool:
     """Return whether an error comes from the exchange with a process that may be gone."""
-    # Gloo's have no class of their own.
+    # By its words: torch raises what goes wrong in gloo as a plain RuntimeError with nothing but a
+    # message, which names a file of gloo's. NCCL's errors are DistError.
     return isinstance(error, DistError) or "gloo" in str(error)
 
 
