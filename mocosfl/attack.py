@@ -37,8 +37,8 @@ def run_attack(config: AttackConfig) -> None:
     """
     # Imported here, so that --help and typing errors do not wait for torch.
     from mocosfl.privacy.attack.images import choose_images
-    from mocosfl.privacy.attack.run import as_table, attack_head, comparisons, to_json
-    from mocosfl.runs.checkpoint import check_head, read_encoder
+    from mocosfl.privacy.attack.run import as_table, attack_head, attack_record, comparisons
+    from mocosfl.runs.checkpoint import check_has_head, read_encoder
     from mocosfl.runs.chosen import choose
     from mocosfl.tracking.loggers import log_to_wandb
 
@@ -49,13 +49,13 @@ def run_attack(config: AttackConfig) -> None:
     validate_attack(config)
     chosen = choose(config.checkpoint, config.which, name="attack", output_dir=config.output_dir)
     encoder, folder, run = read_encoder(chosen.file), chosen.output, chosen.run
-    check_head(encoder.config, f"checkpoint={Path(config.checkpoint)}")
+    check_has_head(encoder.config, f"checkpoint={Path(config.checkpoint)}")
     check_writable(folder)  # before minutes of work
     images = choose_images(config, encoder.config, run)
     print(_announcement(encoder, images), flush=True)
     result = attack_head(encoder, images, config)
     found = comparisons(result, images)
-    values = to_json(result, found, encoder=encoder, images=images, settings=config)
+    values = attack_record(result, found, encoder=encoder, images=images, settings=config)
     write_atomically(folder / "attack.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
     _draw(result, found, encoder, images, config.attack.pictures, folder)
     print(as_table(found))

@@ -30,7 +30,7 @@ from mocosfl.training.callbacks.checkpoints import LastCheckpoint
 from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.collapse import read_collapses
 from mocosfl.training.processes import further_rank
-from mocosfl.training.processes.workers import Job, WorkerFailed, further_processes
+from mocosfl.training.processes.workers import RankJob, WorkerFailed, further_processes
 from mocosfl.training.run import train
 
 ROOT = Path(__file__).parents[1]
@@ -191,7 +191,7 @@ def test_clock_of_several_processes_is_asked_at_some_steps_alone(monkeypatch: py
 # ---- failures
 
 
-def fail_at_third_step(job: Job, ready: Callable[[], None]) -> None:
+def fail_at_third_step(job: RankJob, ready: Callable[[], None]) -> None:
     """Train as a further process that breaks."""
     good, calls = Server.forward, []
 
@@ -205,25 +205,25 @@ def fail_at_third_step(job: Job, ready: Callable[[], None]) -> None:
     further_rank.train_rank(job, ready)
 
 
-def fail_at_once(job: Job, ready: Callable[[], None]) -> None:
+def fail_at_once(job: RankJob, ready: Callable[[], None]) -> None:
     raise ValueError(f"no data for rank {job.rank}")
 
 
-def vanish(job: Job, ready: Callable[[], None]) -> None:
+def vanish(job: RankJob, ready: Callable[[], None]) -> None:
     os._exit(3)
 
 
-def wait_for_ever(job: Job, ready: Callable[[], None]) -> None:
+def wait_for_ever(job: RankJob, ready: Callable[[], None]) -> None:
     ready()
     time.sleep(1000)
 
 
-def end_quietly(job: Job, ready: Callable[[], None]) -> None:
+def end_quietly(job: RankJob, ready: Callable[[], None]) -> None:
     ready()
 
 
-def job(rank: int = 1) -> Job:
-    return Job({}, Path(), None, rank, 0)
+def job(rank: int = 1) -> RankJob:
+    return RankJob({}, Path(), None, rank, 0)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from mocosfl.report.curves import (
     smoothed,
     thinned,
 )
-from mocosfl.report.embedded_pictures import MAX_FULL_RUNS, SMALL_WIDTH, Album, embed
+from mocosfl.report.embedded_pictures import MAX_FULL_RUNS, SMALL_WIDTH, Album, embed_picture
 from mocosfl.runs.folder import RunFolder
 
 NASTY = '<script>alert("x")</script> & $\\frac$'
@@ -191,7 +191,7 @@ def test_page_of_many_runs_stays_within_its_bound(write_run: Any, tmp_path: Path
 
 def test_pictures_without_room_are_counted_and_told(tmp_path: Path):
     picture(tmp_path / "a.png")
-    size = len(embed(tmp_path / "a.png").uri)
+    size = len(embed_picture(tmp_path / "a.png").uri)
     album = Album(1, max_bytes=2 * size + 1)
     drawn = [album.figure(tmp_path / "a.png", "a", "of it") for _ in range(3)]
     assert [len(figures) for figures in drawn] == [1, 1, 0]

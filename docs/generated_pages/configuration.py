@@ -8,9 +8,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from generated_pages.choices import CONF, flat, head_comment, read_choice, read_group
+from generated_pages.choices import flat, head_comment, read_choice, read_group
 from generated_pages.schema import FILES, Field, Schema, Section, read_schema
-from mocosfl.config.hydra_setup import compose_file
+from mocosfl.config.hydra_setup import CONF, compose_file
 
 # Groups without keys of their own.
 OTHER_GROUPS = {

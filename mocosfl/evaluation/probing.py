@@ -209,7 +209,7 @@ def table(report: ProbeReport) -> str:
     return "\n".join(lines)
 
 
-def write_report(
+def write_probes(
     encoder: Encoder, report: ProbeReport, classes: tuple[str, ...], folder: Path
 ) -> None:
     """Write `results.json`, `metrics.csv` (a curve a probe), the pictures and the map's table."""
@@ -249,7 +249,7 @@ def write_report(
     write_map(report.embedding_map, classes, folder)
 
 
-def summary(report: ProbeReport) -> dict[str, float]:
+def accuracies_by_name(report: ProbeReport) -> dict[str, float]:
     """Return the accuracies by logged name, fractions."""
     values = {"probe/knn_top1": report.knn_top1}
     for probe in report.probes:

@@ -62,7 +62,7 @@ def draw_partition(class_counts: np.ndarray, classes: Sequence[str], path: Path)
     figure.savefig(path, format="png")
 
 
-def draw_views(
+def draw_view_pairs(
     images: Tensor,
     view1: Tensor,
     view2: Tensor,
@@ -98,7 +98,7 @@ def draw_views(
     figure.savefig(path, format="png")
 
 
-def draw_curves(metrics: Mapping[str, Curve], path: Path) -> None:
+def draw_metrics(metrics: Mapping[str, Curve], path: Path) -> None:
     """Draw each logged quantity over the training steps, a panel each.
 
     Args:

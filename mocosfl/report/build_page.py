@@ -17,9 +17,9 @@ from mocosfl.report.table import (
     TABLE_WORDS,
     Row,
     counts,
-    first_line,
     group_seeds,
     mean_rows,
+    reason_line,
     result_text,
     rows_of,
     varying,
@@ -197,13 +197,13 @@ def _progress(run: Run) -> float:
 def _notes(run: Run) -> list[str]:
     notes = [f"Notes: {run.notes}"] if run.notes else []
     if run.status == "failed":
-        notes.append(f"Failed: {first_line(run.message)} (the whole message is in failed.txt)")
+        notes.append(f"Failed: {reason_line(run.message)} (the whole message is in failed.txt)")
     return notes
 
 
 def _failures(runs: Sequence[Run], labels: Sequence[str]) -> list[str]:
     return [
-        f"Failed: {label}: {first_line(run.message)}"
+        f"Failed: {label}: {reason_line(run.message)}"
         for run, label in zip(runs, labels, strict=True)
         if run.status == "failed"
     ]

@@ -119,7 +119,7 @@ def read_encoder(path: Path) -> Encoder:
     return Encoder(network, config, checkpoint[STEP], str(path))
 
 
-def check_head(config: Config, source: str) -> None:
+def check_has_head(config: Config, source: str) -> None:
     """Check that something crosses a cut in a run.
 
     Args:

@@ -41,7 +41,7 @@ KEPT = "wandb_summary.json"  # in the run's folder: what later parts of the W&B 
 START_PICTURES = {"pictures/partition": "partition.png", "pictures/views": "views.png"}
 
 
-class Table(NamedTuple):
+class WandbTable(NamedTuple):
     """A table to show with a run."""
 
     columns: list[str | int]
@@ -84,7 +84,7 @@ def show(
     values: Mapping[str, float],
     *,
     pictures: Mapping[str, Path] | None = None,
-    tables: Mapping[str, Table] | None = None,
+    tables: Mapping[str, WandbTable] | None = None,
 ) -> None:
     """Add to what W&B shows of a run.
 
@@ -109,7 +109,7 @@ def show(
         run.log(media)
 
 
-def _keep(folder: RunFolder, values: Mapping[str, float], tables: Mapping[str, Table]) -> None:
+def _keep(folder: RunFolder, values: Mapping[str, float], tables: Mapping[str, WandbTable]) -> None:
     """Add to what later parts of the W&B run repeat."""
     kept = _kept(folder)
     kept["values"].update(values)
@@ -128,7 +128,7 @@ def _repeat(run: "Run", folder: RunFolder) -> None:
     """Say again what the summary has so far; pictures stay with the steps that they are of."""
     last = {name: values[-1] for name, (_, values) in read_curves(folder.metrics).items()}
     kept = _kept(folder)
-    tables = {name: Table(**table) for name, table in kept["tables"].items()}
+    tables = {name: WandbTable(**table) for name, table in kept["tables"].items()}
     if last:
         run.summary.update(last)
     show(run, folder, kept["values"], tables=tables)

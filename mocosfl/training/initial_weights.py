@@ -17,7 +17,7 @@ from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import Server
 from mocosfl.runs.checkpoint import (
     Encoder,
-    check_head,
+    check_has_head,
     config_of,
     find_checkpoint,
     part_of,
@@ -76,7 +76,7 @@ def load_expert(config: Config) -> dict[str, Any] | None:
     file = find_checkpoint(Path(path), "last", key="taressfl.expert")
     checkpoint = read_checkpoint(file, key="taressfl.expert")
     theirs = config_of(checkpoint)
-    check_head(theirs, f"taressfl.expert={path}")
+    check_has_head(theirs, f"taressfl.expert={path}")
     if theirs.method.supervised:
         raise ValueError(
             f"taressfl.expert={path}: method={theirs.method.name} has trained a classifier, and no "

@@ -14,8 +14,8 @@ from mocosfl.evaluation.probing import table
 from mocosfl.evaluation.run_probes import probe_run
 from mocosfl.federation.averaging import Spread
 from mocosfl.overhead.plan import Plan
-from mocosfl.overhead.plan_in_words import describe
-from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
+from mocosfl.overhead.plan_in_words import describe_plan
+from mocosfl.overhead.summary import compute_overhead, describe_overhead, overhead_json
 from mocosfl.pictures import run as pictures
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
@@ -44,7 +44,7 @@ NUM_VIEWS_SHOWN = 12
 def write_start(config: Config, folder: RunFolder, data: FederatedData, plan: Plan) -> None:
     """Write what is known before the first step."""
     folder.save_config(config)
-    write_atomically(folder.plan, describe(config, plan) + "\n")
+    write_atomically(folder.plan, describe_plan(config, plan) + "\n")
     data.partition.save(folder.partition)
     if not config.callbacks.pictures:
         return
@@ -71,7 +71,7 @@ def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
             break
     view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]
     with replaced(folder.pictures / "views.png") as file:
-        pictures.draw_views(
+        pictures.draw_view_pairs(
             torch.cat(images)[:NUM_VIEWS_SHOWN],
             view1,
             view2,
@@ -87,7 +87,7 @@ def draw_curves(config: Config, folder: RunFolder) -> None:
     shown = {name: curves[name] for name in CURVES if name in curves}
     if config.callbacks.pictures and shown:
         with replaced(folder.pictures / "curves.png") as file:
-            pictures.draw_curves(shown, file)
+            pictures.draw_metrics(shown, file)
     apart = {name: curves[column] for name, column in DIVERGENCE.items() if column in curves}
     if config.callbacks.pictures and apart and config.clients.num_clients > 1:
         with replaced(folder.pictures / "divergence.png") as file:
@@ -113,7 +113,7 @@ def write_end(config: Config, folder: RunFolder, data: FederatedData, module: Mo
         rounds_by_mode=None if saving is None else saving.num_rounds,
     )
     log.info("the overhead\n%s", describe_overhead(config, overhead))
-    write_atomically(folder.overhead, to_json(config, overhead))
+    write_atomically(folder.overhead, overhead_json(config, overhead))
     log_to_wandb(folder, config, overhead_values(folder))
     if config.edge is not None:
         from mocosfl.edge.server import accounting  # what it needs is there, the run has used it

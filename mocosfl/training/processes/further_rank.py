@@ -19,7 +19,7 @@ from mocosfl.training.cpu_settings import cpu_settings
 from mocosfl.training.data_module import DataModule
 from mocosfl.training.initial_weights import load_expert, start_from_expert
 from mocosfl.training.processes.strategy import OwnProcesses
-from mocosfl.training.processes.workers import Job, further_processes
+from mocosfl.training.processes.workers import RankJob, further_processes
 from mocosfl.training.trainer import make_trainer
 
 
@@ -37,13 +37,13 @@ def further_ranks(
     if processes is None:
         return nullcontext()
     jobs = [
-        Job(plain(config), folder.path, checkpoint, rank, processes.port)
+        RankJob(plain(config), folder.path, checkpoint, rank, processes.port)
         for rank in range(1, processes.ranks.number)
     ]
     return further_processes(train_rank, jobs)
 
 
-def train_rank(job: Job, ready: Callable[[], None]) -> None:
+def train_rank(job: RankJob, ready: Callable[[], None]) -> None:
     """Train as the first process does, and write nothing.
 
     Args:
