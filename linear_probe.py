@@ -32,7 +32,7 @@ def main(config: ProbeConfig) -> None:
                 "checkpoint=???: name what to probe, checkpoint=<run folder>, a .ckpt file or none"
             )
         validate_probe(config)
-        encoder, folder, run = _choose(config)
+        encoder, run, folder, name = _choose(config)
         check_writable(folder)  # before anything is said of the encoder
         print(f"encoder: {encoder.source}, {encoder.step:,} training steps", flush=True)
         report = probe_into(folder, encoder, config)
@@ -47,33 +47,26 @@ def main(config: ProbeConfig) -> None:
         if run is not None:
             print(f"next: python -m mocosfl.report {shlex.quote(str(run.path))}")
         if config.wandb and run is not None and encoder.step:
-            name = "probe_best" if encoder.source == str(run.best) else "probe"
             log_probes(run, encoder.config, report, folder, name=name)
 
 
-def _choose(config: ProbeConfig) -> "tuple[Encoder, Path, RunFolder | None]":
-    """Return the encoder, the folder for its results and the run that it belongs to."""
-    from mocosfl.runs.checkpoint import find_checkpoint, read_encoder
+def _choose(config: ProbeConfig) -> "tuple[Encoder, RunFolder | None, Path, str]":
+    """Return the encoder, its run, the folder for its results and the name of these."""
+    from mocosfl.runs.checkpoint import read_encoder
+    from mocosfl.runs.chosen import choose
     from mocosfl.runs.folder import RunFolder
     from mocosfl.training.initial_weights import fresh_encoder
 
-    if config.checkpoint == "none":
-        if config.run is None:
-            raise ValueError(
-                "checkpoint=none: name the run whose untrained encoder to probe, run=<run folder>"
-            )
-        run = RunFolder(Path(config.run))
-        encoder = fresh_encoder(run.load_config())
-        return encoder, Path(config.output_dir or run.path / "probe_untrained"), run
-    path = Path(config.checkpoint)
-    file = find_checkpoint(path, config.which)
-    run = RunFolder(path if path.is_dir() else path.parent.parent)
-    if run.config.is_file():
-        folder = run.path / ("probe_best" if file == run.best else run.probe.name)
-        return read_encoder(file), Path(config.output_dir or folder), run
-    if config.output_dir is None:
-        raise ValueError(f"checkpoint={path}: is in no run folder; say where to write, output_dir=")
-    return read_encoder(file), Path(config.output_dir), None
+    if config.checkpoint != "none":
+        chosen = choose(config.checkpoint, config.which, name="probe", output_dir=config.output_dir)
+        return read_encoder(chosen.file), *chosen[1:]
+    if config.run is None:
+        raise ValueError(
+            "checkpoint=none: name the run whose untrained encoder to probe, run=<run folder>"
+        )
+    run, name = RunFolder(Path(config.run)), "probe_untrained"
+    encoder = fresh_encoder(run.load_config())
+    return encoder, run, Path(config.output_dir or run.path / name), name
 
 
 if __name__ == "__main__":

@@ -1,15 +1,12 @@
 """The run that the contestants of a benchmark train: its images and its configuration."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 
-from benchmarks.machine import ROOT
-from mocosfl.config.command_line import quote_choices
+from mocosfl.config.hydra_setup import composed
 from mocosfl.config.schema import Config
 from mocosfl.federation.build import build_federation
 from mocosfl.federation.federation import Federation
@@ -40,8 +37,7 @@ class Shape(NamedTuple):
 
 def compose(overrides: tuple[str, ...]) -> Config:
     """Compose a configuration as `python train.py <overrides>` does."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return cast(Config, hydra_compose("config", quote_choices(list(overrides))))
+    return composed(list(overrides))
 
 
 def build_alone(*, width: int, image_size: int, cut_layer: int = 1) -> Federation:

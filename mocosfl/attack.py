@@ -10,7 +10,7 @@ from mocosfl.config.attack import AttackConfig
 from mocosfl.config.hydra_setup import hydra_command
 from mocosfl.rules.attack import validate_attack
 from mocosfl.system.errors import user_errors
-from mocosfl.system.files import check_writable
+from mocosfl.system.files import check_writable, replaced, write_atomically
 from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mocosfl.privacy.attack.images import AttackImages
     from mocosfl.privacy.attack.run import AttackResult
     from mocosfl.runs.checkpoint import Encoder
-    from mocosfl.runs.folder import RunFolder
 
 
 @hydra_command("attack")
@@ -38,8 +37,9 @@ def run_attack(config: AttackConfig) -> None:
     """
     # Imported here, so that --help and typing errors do not wait for torch.
     from mocosfl.privacy.attack.images import choose_images
-    from mocosfl.privacy.attack.run import as_table, attack_head, comparisons, to_json
-    from mocosfl.system.files import write_atomically
+    from mocosfl.privacy.attack.run import as_table, attack_head, attack_record, comparisons
+    from mocosfl.runs.checkpoint import check_has_head, read_encoder
+    from mocosfl.runs.chosen import choose
     from mocosfl.tracking.loggers import log_to_wandb
 
     if OmegaConf.is_missing(config, "checkpoint"):
@@ -47,41 +47,23 @@ def run_attack(config: AttackConfig) -> None:
             "checkpoint=???: name whose head to attack, checkpoint=<run folder> or a .ckpt file"
         )
     validate_attack(config)
-    encoder, folder, run = _choose(config)
+    chosen = choose(config.checkpoint, config.which, name="attack", output_dir=config.output_dir)
+    encoder, folder, run = read_encoder(chosen.file), chosen.output, chosen.run
+    check_has_head(encoder.config, f"checkpoint={Path(config.checkpoint)}")
     check_writable(folder)  # before minutes of work
     images = choose_images(config, encoder.config, run)
     print(_announcement(encoder, images), flush=True)
     result = attack_head(encoder, images, config)
     found = comparisons(result, images)
-    values = to_json(result, found, encoder=encoder, images=images, settings=config)
+    values = attack_record(result, found, encoder=encoder, images=images, settings=config)
     write_atomically(folder / "attack.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
     _draw(result, found, encoder, images, config.attack.pictures, folder)
     print(as_table(found))
     print(_best_search(result))
     print(f"results: {folder}/attack.json, reconstructions.png")
     if config.wandb and run is not None:
-        name = "attack_best" if encoder.source == str(run.best) else "attack"
-        pictures = {f"{name}/reconstructions": folder / "reconstructions.png"}
-        log_to_wandb(run, encoder.config, _summary(found, name), pictures)
-
-
-def _choose(config: AttackConfig) -> "tuple[Encoder, Path, RunFolder | None]":
-    """Return the encoder, the folder for the results and the run that it belongs to."""
-    from mocosfl.runs.checkpoint import check_head, find_checkpoint, read_encoder
-    from mocosfl.runs.folder import RunFolder
-
-    path = Path(config.checkpoint)
-    file = find_checkpoint(path, config.which)
-    run: RunFolder | None = RunFolder(path if path.is_dir() else path.parent.parent)
-    assert run is not None
-    default = run.path / "attack_best" if file == run.best else run.attack
-    if not run.config.is_file():
-        run = None
-    if run is None and config.output_dir is None:
-        raise ValueError(f"checkpoint={path}: is in no run folder; say where to write, output_dir=")
-    encoder = read_encoder(file)
-    check_head(encoder.config, f"checkpoint={path}")
-    return encoder, Path(config.output_dir or default), run
+        pictures = {f"{chosen.name}/reconstructions": folder / "reconstructions.png"}
+        log_to_wandb(run, encoder.config, _summary(found, chosen.name), pictures)
 
 
 def _announcement(encoder: "Encoder", images: "AttackImages") -> str:
@@ -126,12 +108,13 @@ def _draw(
         label = f"{name}\nSSIM {s['ssim'].mean:.3f}\nMSE {s['mse'].mean:.4f}"
         rows[label] = result.reconstructions[name][shown]
     shape = "x".join(str(size) for size in result.smashed_shape)
-    draw_reconstructions(
-        rows,
-        folder / "reconstructions.png",
-        title=f"{encoder.config.backbone.name}, cut {encoder.config.split.cut_layer}, smashed "
-        f"{shape}, {encoder.step:,} steps; means over {len(images.victims)} victims",
-    )
+    with replaced(folder / "reconstructions.png") as picture:
+        draw_reconstructions(
+            rows,
+            picture,
+            title=f"{encoder.config.backbone.name}, cut {encoder.config.split.cut_layer}, smashed "
+            f"{shape}, {encoder.step:,} steps; means over {len(images.victims)} victims",
+        )
 
 
 def _summary(found: "dict[str, Comparison]", name: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mocosfl.config.embed import EmbedConfig
 from mocosfl.config.hydra_setup import hydra_command
 from mocosfl.rules.embed import validate_embed
 from mocosfl.system.errors import user_errors
-from mocosfl.system.files import check_writable
+from mocosfl.system.files import check_writable, replaced, write_atomically
 from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
@@ -94,19 +94,17 @@ def _made(folder: Path) -> Iterator[None]:
 
 def _output_folder(config: EmbedConfig) -> Path:
     """Return the folder for the results: in the run, where `checkpoint` is one or of one."""
-    from mocosfl.runs.checkpoint import find_checkpoint
-    from mocosfl.runs.folder import RunFolder
+    from mocosfl.runs.chosen import choose
 
     images = Path(config.images).resolve()
-    file = find_checkpoint(Path(config.checkpoint), config.which)
-    run = RunFolder(file.parent.parent)
     name = f"embed_{images.name or 'root'}"
-    # Not of an exported file in another folder of the run: it needs nothing of the run any more.
-    if file.parent == run.last.parent and run.config.is_file():
-        default = run.path / (f"{name}_best" if file == run.best else name)
-    else:
-        default = Path(name)
-    folder = Path(config.output_dir or default)
+    folder = choose(
+        config.checkpoint,
+        config.which,
+        name=name,
+        output_dir=config.output_dir,
+        without_run=Path(name),
+    ).output
     if folder.resolve().is_relative_to(images):
         raise ValueError(
             f"output_dir={folder}: lies in the folder of images, where the picture sheet would be "
@@ -143,8 +141,6 @@ def _write_tables(
     folder: Path,
 ) -> None:
     """Write which picture each row is of, and where the features come from."""
-    from mocosfl.system.files import write_atomically
-
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("row", "path", "class"))
@@ -202,7 +198,8 @@ def _draw_sheet(
         for query, rows, similarities in zip(*found, strict=True)
     ]
     title = f"Nearest of {len(features):,} pictures by cosine\n{encoder.extra_repr()}"
-    draw_neighbours(rows, file, title=title)
+    with replaced(file) as picture:
+        draw_neighbours(rows, picture, title=title)
     _say(f"nearest neighbours: {file}{_agreement(pictures, found)}")
 
 
@@ -228,9 +225,11 @@ def _agreement(pictures: "PictureFolder", found: "Neighbours") -> str:
 
 
 def _print_next(config: EmbedConfig, folder: Path) -> None:
+    from mocosfl.runs.chosen import EXPORTED
+
     features = str(folder / "features.npy")
     _say(f"in Python: features = numpy.load({features!r})")
-    if not config.checkpoint.endswith(".safetensors"):
+    if Path(config.checkpoint).suffix != EXPORTED:
         of_run = config.which != "last" and Path(config.checkpoint).is_dir()
         which = f" --which {config.which}" if of_run else ""
         checkpoint = shlex.quote(config.checkpoint)

@@ -1,11 +1,10 @@
 """The choices of the configuration's groups: what each file in `conf/` says and sets."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-CONF = Path(__file__).parents[2] / "conf"
+from mocosfl.config.hydra_setup import CONF
 
 
 class Choice(NamedTuple):

@@ -15,7 +15,8 @@ from unittest.mock import patch
 
 from hydra.core.global_hydra import GlobalHydra
 
-from generated_pages.choices import CONF, head_comment
+from generated_pages.choices import head_comment
+from mocosfl.config.hydra_setup import CONF
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("train.py", "linear_probe.py")  # a user's first two, so they come first

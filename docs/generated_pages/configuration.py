@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from generated_pages.choices import CONF, flat, head_comment, read_choice, read_group
+from generated_pages.choices import flat, head_comment, read_choice, read_group
 from generated_pages.schema import FILES, Field, Schema, Section, read_schema
+from mocosfl.config.hydra_setup import CONF, compose_file
 
 # Groups without keys of their own.
 OTHER_GROUPS = {
@@ -45,8 +45,7 @@ def composed_values(name: str, *, only: str = "") -> dict[str, str]:
         only: prefix of the keys to keep.
     """
     _register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose(name)
+    composed = compose_file(name)
     found = {key: value for key, value in flat(_plain(composed)).items() if key.startswith(only)}
     return {key: _resolved(composed, key, value) for key, value in found.items()}
 
@@ -54,7 +53,7 @@ def composed_values(name: str, *, only: str = "") -> dict[str, str]:
 def _register() -> None:
     """Have each file of the schema register itself with Hydra."""
     for file in FILES:
-        import_module(f"mocosfl.{file.stem}")
+        import_module(f"mocosfl.config.{file.stem}")
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:

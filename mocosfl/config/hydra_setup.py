@@ -1,7 +1,7 @@
 """What Hydra needs to know: the place of `conf/`, the schemas, the resolvers, the run's folder."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -102,10 +102,20 @@ def composed(overrides: list[str]) -> Config:
     """
     name = "edge_server" if any(o.startswith("edge.") for o in overrides) else "config"
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3", job_name="mocosfl"):
-            return cast(Config, compose(name, quote_choices(overrides)))
+        return cast(Config, compose_file(name, overrides))
     except HydraException as error:
         raise ValueError(str(error)) from error
+
+
+def compose_file(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Return what a program's file in `conf/` composes to.
+
+    Args:
+        name: of the file, without its suffix.
+        overrides: as they are typed behind the program.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="mocosfl"):
+        return compose(name, quote_choices(list(overrides)))
 
 
 def in_sweep() -> bool:

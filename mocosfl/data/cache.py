@@ -16,16 +16,14 @@ Legend: N images of a split, H = W = dataset.image_size.
 import json
 import logging
 import math
-import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from mocosfl.system.files import whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -126,27 +124,20 @@ def write_cache(
     Raises:
         ValueError: `data_dir` can't be written.
     """
-    # The process id alone is no unique name: in containers it is the same after every restart.
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        partial.mkdir(parents=True)
-        for name, split in splits.items():
-            blocks = split.images if isinstance(split, SplitBlocks) else [np.asarray(split.images)]
-            _write_images(partial / f"{name}_images.npy", blocks, num_images=len(split.labels))
-            with _synced(partial / f"{name}_labels.npy") as file:
-                np.save(file, np.asarray(split.labels, dtype=np.int64))
-        for name, content in (("classes", list(classes)), ("source", dict(recipe))):
-            with _synced(partial / f"{name}.json") as file:
-                file.write(json.dumps(content, indent=1).encode())
-        _sync_folder(partial)
-        _publish(partial, folder)
+        with whole_folder(folder) as partial:
+            for name, split in splits.items():
+                _write_split(partial, name, split)
+            for name, content in (("classes", list(classes)), ("source", dict(recipe))):
+                (partial / f"{name}.json").write_text(json.dumps(content, indent=1))
     except OSError as error:
+        if folder.is_dir() and any(folder.iterdir()):
+            logger.info("%s was filled by another process meanwhile; ours is dropped", folder)
+            return
         raise ValueError(
             f"data_dir={folder.parent}: the cache {folder.name} can't be written ({error}); "
             "choose another data_dir, or free space and permissions there"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_recipe(folder: Path) -> dict[str, Any] | None:
@@ -155,30 +146,16 @@ def read_recipe(folder: Path) -> dict[str, Any] | None:
     return _read_json(path, dict) if path.exists() else None
 
 
-def _publish(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError:
-        if not (folder.is_dir() and any(folder.iterdir())):
-            raise
-        logger.info("%s was filled by another process meanwhile; ours is dropped", folder)
-    else:
-        _sync_folder(folder.parent)
-
-
-@contextmanager
-def _synced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing; when it closes, its bytes are on the disk and not in a buffer."""
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+def _write_split(folder: Path, name: str, split: ImageArrays | SplitBlocks) -> None:
+    blocks = split.images if isinstance(split, SplitBlocks) else [np.asarray(split.images)]
+    _write_images(folder / f"{name}_images.npy", blocks, num_images=len(split.labels))
+    np.save(folder / f"{name}_labels.npy", np.asarray(split.labels, dtype=np.int64))
 
 
 def _write_images(path: Path, blocks: Iterable[npt.NDArray[np.uint8]], *, num_images: int) -> None:
     # Streamed, not memory-mapped: a full disk is then an OSError, where a map gets SIGBUS.
     written = 0
-    with _synced(path) as file:
+    with path.open("wb") as file:
         for block in blocks:
             if written == 0:
                 shape = (num_images, *block.shape[1:])
@@ -187,14 +164,6 @@ def _write_images(path: Path, blocks: Iterable[npt.NDArray[np.uint8]], *, num_im
             file.write(np.ascontiguousarray(block).data)
             written += len(block)
     assert written == num_images, (path, written, num_images)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _load_split(folder: Path, split: str, *, image_size: int, num_classes: int) -> ImageArrays:

@@ -15,13 +15,13 @@ Legend: N clients, M training images.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from mocosfl.system.files import write_atomically
 from mocosfl.system.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]
@@ -77,11 +77,9 @@ class Partition:
         return counts.reshape(self.num_clients, num_classes)
 
     def save(self, path: Path) -> None:
-        """Write `partition.json`, atomically."""
+        """Write `partition.json`, whole or not at all."""
         content = {"offsets": self.offsets.tolist(), "order": self.order.tolist()}
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        partial.write_text(json.dumps(content, separators=(",", ":")))
-        partial.replace(path)
+        write_atomically(path, json.dumps(content, separators=(",", ":")))
 
     @classmethod
     def load(cls, path: Path) -> "Partition":

@@ -12,8 +12,6 @@ import argparse
 import datetime
 import ipaddress
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mocosfl.edge.certificate_names import common_name
+from mocosfl.system.files import whole_folder
 
 CA_DAYS = 3650
 SERVER_NAME = "mocosfl-server"  # names no client, see `identity.client_of`
@@ -197,16 +196,11 @@ def _make_identity(
     if alternatives:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     certificate = builder.sign(authority.key, hashes.SHA256())
-    partial = place.parent / f".{place.name}.partial-{secrets.token_hex(4)}"
-    partial.mkdir(parents=True, mode=0o700)
-    try:
+    with whole_folder(place, mode=0o700) as partial:
         _write_new(partial / "key.pem", _pem(key), mode=0o600)
         for file, content in (("cert.pem", certificate), ("ca.pem", issuer)):
             pem = content.public_bytes(serialization.Encoding.PEM)
             _write_new(partial / file, pem, mode=0o644)
-        partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _builder(

@@ -5,7 +5,6 @@ it, in the same order, and so draws the same ones.
 """
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from mocosfl.system.files import replaced_file
 
 if TYPE_CHECKING:
     from mocosfl.data.federated_data import FederatedData
@@ -111,13 +112,8 @@ def deal(data: "FederatedData", folder: Path, clients: range) -> list[str]:
 
 def _save(path: Path, images: npt.NDArray[np.uint8]) -> None:
     """Write an array so that a kill leaves the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with replaced_file(path) as file:
         np.save(file, images)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mocosfl.data.image_folder import SUFFIXES, blamed_on, decode_picture, walk_pictures
 from mocosfl.encoders.image_encoder import ImageEncoder
+from mocosfl.system.files import replaced_file
 
 logger = logging.getLogger(__name__)
 
@@ -115,25 +116,20 @@ def write_features(
     read: list[Path] = []
     unreadable: list[Unreadable] = []
     progress = _Progress(len(files))
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            _write_header(file, len(files), encoder.num_features)
-            blocks = _decoded(files, encoder.image_size, batch_size, num_workers)
-            for names, pixels, failed in blocks:
-                unreadable += failed
-                progress.tell(len(names) + len(failed))
-                # When the features aren't wanted any more the rest is only looked at.
-                if names and (skip_unreadable or not unreadable):
-                    _features(encoder, pixels, names).tofile(file)
-                    read += names
-            file.seek(0)
-            _write_header(file, len(read), encoder.num_features)
+    with replaced_file(out) as file:
+        _write_header(file, len(files), encoder.num_features)
+        blocks = _decoded(files, encoder.image_size, batch_size, num_workers)
+        for names, pixels, failed in blocks:
+            unreadable += failed
+            progress.tell(len(names) + len(failed))
+            # When the features aren't wanted any more the rest is only looked at.
+            if names and (skip_unreadable or not unreadable):
+                _features(encoder, pixels, names).tofile(file)
+                read += names
         if unreadable and not (skip_unreadable and read):
             raise ValueError(_refusal(unreadable, len(files)))
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+        file.seek(0)
+        _write_header(file, len(read), encoder.num_features)
     return read, unreadable
 
 

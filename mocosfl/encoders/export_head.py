@@ -34,11 +34,11 @@ def export_head(checkpoint: Path, out: Path, *, which: str = "last") -> Exported
         ValueError: it is none of ours, has no head, `out` can't be written, or the file's outputs
             are not the head's.
     """
-    from mocosfl.runs.checkpoint import check_head, find_checkpoint, read_encoder
+    from mocosfl.runs.checkpoint import check_has_head, find_checkpoint, read_encoder
 
     check_writable(out.parent, "--out")
     encoder = read_encoder(find_checkpoint(checkpoint, which))
-    check_head(encoder.config, f"checkpoint={checkpoint}")
+    check_has_head(encoder.config, f"checkpoint={checkpoint}")
     return write_head(encoder, out)
 
 
@@ -84,7 +84,7 @@ def _facts(encoder: "Encoder", head: "nn.Module", shape: tuple[int, int, int]) -
 
     config = encoder.config
     cut_layer = config.split.cut_layer
-    assert cut_layer is not None  # or nothing crosses a cut, see check_head
+    assert cut_layer is not None  # or nothing crosses a cut, see check_has_head
     return HeadFacts(
         digest=head_digest(parameters_to_vector(head.parameters()).detach().numpy()),
         smashed_shape=shape,

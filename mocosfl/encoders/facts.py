@@ -93,7 +93,7 @@ def facts_of(encoder: Encoder) -> EncoderFacts:
     )
 
 
-def facts_from_metadata(metadata: dict[str, str]) -> EncoderFacts:
+def encoder_facts_from_metadata(metadata: dict[str, str]) -> EncoderFacts:
     """Read the facts.
 
     Raises:
@@ -110,7 +110,7 @@ def facts_from_metadata(metadata: dict[str, str]) -> EncoderFacts:
     return EncoderFacts(mean=mean, std=std, **values)
 
 
-def build_network(facts: EncoderFacts) -> nn.Sequential:
+def build_encoder_network(facts: EncoderFacts) -> nn.Sequential:
     """Build the network of some facts, head and trunk, with random weights.
 
     Raises:

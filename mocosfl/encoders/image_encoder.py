@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from mocosfl.data.image_folder import blamed_on, decode_picture, fit_square, to_upright
 from mocosfl.encoders.facts import EncoderFacts, facts_of
-from mocosfl.encoders.safetensors_file import SUFFIX, read_encoder_file
+from mocosfl.encoders.safetensors_file import read_encoder_file
 from mocosfl.models.normalisation import Normalisation
 from mocosfl.runs.checkpoint import Encoder, find_checkpoint, read_encoder
+from mocosfl.runs.chosen import EXPORTED
 
 Picture = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
@@ -178,7 +179,7 @@ def load_encoder(path: str | PathLike[str], *, which: str = "last") -> ImageEnco
     file = find_checkpoint(Path(path), which)
     # Layers draw start values, which are then replaced: the caller's random numbers don't change.
     with torch.random.fork_rng(devices=[]):
-        if file.suffix == SUFFIX:
+        if file.suffix == EXPORTED:
             return ImageEncoder(*read_encoder_file(file))
         return image_encoder(read_encoder(file))
 

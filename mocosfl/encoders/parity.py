@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mocosfl.system.files import replaced
+
 NUM_RANDOM = 4  # random images on which a file is compared with torch
 
 # How far a file may be from torch, in units of torch's own rounding in float32. Both round, in
@@ -45,8 +47,7 @@ def write_checked(file: Path, write: Writer, network: nn.Module, images: Tensor)
     Raises:
         ValueError: they differ by more than rounding; what was there before is left as it was.
     """
-    partial = file.with_name(f".{file.name}.partial")
-    try:
+    with replaced(file) as partial:
         parity = _compare(network, write(partial), images)
         if not parity.difference <= TOLERANCE * parity.rounding:
             raise ValueError(
@@ -54,9 +55,6 @@ def write_checked(file: Path, write: Writer, network: nn.Module, images: Tensor)
                 f"rounding makes {parity.rounding:.1e}; nothing is written. A fault of mocosfl or "
                 "of onnxruntime: try another version of onnxruntime, and report it"
             )
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
     return parity
 
 

@@ -9,9 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from mocosfl.encoders.facts import EncoderFacts, build_network, facts_from_metadata
-
-SUFFIX = ".safetensors"
+from mocosfl.encoders.facts import EncoderFacts, build_encoder_network, encoder_facts_from_metadata
 
 _SIDES = ("head", "trunk")  # first part of the weights' names
 
@@ -52,8 +50,8 @@ def read_encoder_file(file: Path) -> tuple[nn.Sequential, EncoderFacts]:
             "copy, copy it again"
         ) from error
     try:
-        facts = facts_from_metadata(metadata)
-        network = build_network(facts)
+        facts = encoder_facts_from_metadata(metadata)
+        network = build_encoder_network(facts)
         for side, part in zip(_SIDES, network, strict=True):
             prefix = f"{side}."
             part.load_state_dict(

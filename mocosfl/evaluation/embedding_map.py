@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mocosfl.config.probe import MIN_MAP_IMAGES
 from mocosfl.evaluation.probes import LabelledFeatures
 from mocosfl.pictures.probes import draw_embedding_map
-from mocosfl.system.files import write_atomically
+from mocosfl.system.files import replaced, write_atomically
 
 _PERPLEXITY = 30.0  # neighbours that a place looks at; the usual value
 _START_STD = 1e-4  # of the places before the first step, as scikit-learn has it
@@ -87,7 +87,8 @@ def write_map(found: EmbeddingMap | None, classes: Sequence[str], folder: Path) 
         picture.unlink(missing_ok=True)
         table.unlink(missing_ok=True)
         return
-    draw_embedding_map(found.places, found.labels, classes, picture)
+    with replaced(picture) as partial:
+        draw_embedding_map(found.places, found.labels, classes, partial)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "x", "y", "class"])

@@ -31,7 +31,7 @@ from mocosfl.evaluation.probes import (
 from mocosfl.pictures.probes import draw_per_class
 from mocosfl.runs.checkpoint import Encoder, fingerprint
 from mocosfl.system.device import chosen_device
-from mocosfl.system.files import write_atomically
+from mocosfl.system.files import replaced, write_atomically
 from mocosfl.tracking.metrics_log import MetricsLog
 
 log = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def table(report: ProbeReport) -> str:
     return "\n".join(lines)
 
 
-def write_report(
+def write_probes(
     encoder: Encoder, report: ProbeReport, classes: tuple[str, ...], folder: Path
 ) -> None:
     """Write `results.json`, `metrics.csv` (a curve a probe), the pictures and the map's table."""
@@ -244,11 +244,12 @@ def write_report(
         row = {_key(p): p.curve[epoch] for p in report.probes if epoch < len(p.curve)}
         curves.log_metrics(row, step=epoch)
     per_class = {probe.name: probe.per_class for probe in report.probes}
-    draw_per_class(per_class, classes, folder / "per_class.png")
+    with replaced(folder / "per_class.png") as picture:
+        draw_per_class(per_class, classes, picture)
     write_map(report.embedding_map, classes, folder)
 
 
-def summary(report: ProbeReport) -> dict[str, float]:
+def accuracies_by_name(report: ProbeReport) -> dict[str, float]:
     """Return the accuracies by logged name, fractions."""
     values = {"probe/knn_top1": report.knn_top1}
     for probe in report.probes:

@@ -1,6 +1,5 @@
 """The probes of a run's encoder from start to file: for `linear_probe.py` and the end of a run."""
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -9,12 +8,19 @@ from omegaconf import DictConfig, OmegaConf
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.config.probe import ProbeConfig
 from mocosfl.config.schema import Config
-from mocosfl.evaluation.probing import ProbeReport, dataset_of, probe_encoder, summary, write_report
+from mocosfl.evaluation.probing import (
+    ProbeReport,
+    accuracies_by_name,
+    dataset_of,
+    probe_encoder,
+    write_probes,
+)
 from mocosfl.runs.checkpoint import Encoder, read_encoder
 from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.records import read_record
 from mocosfl.system.files import check_writable
 from mocosfl.tracking.loggers import log_to_wandb
-from mocosfl.tracking.wandb_run import Table
+from mocosfl.tracking.wandb_run import WandbTable
 
 EMBEDDING_MAP = "embedding_map.png"
 DEFAULTS = CONF / "linear_probe.yaml"
@@ -34,7 +40,7 @@ def probe_into(folder: Path, encoder: Encoder, config: ProbeConfig) -> ProbeRepo
     check_writable(folder)  # before minutes of work
     dataset = dataset_of(encoder, config.data_dir)
     report = probe_encoder(encoder, dataset, config)
-    write_report(encoder, report, dataset.classes, folder)
+    write_probes(encoder, report, dataset.classes, folder)
     return report
 
 
@@ -70,19 +76,22 @@ def log_probes(
         name: what the logged names begin with; another one for the best checkpoint, which would
             else take the place of the last.
     """
-    values = {f"{name}/{key.removeprefix('probe/')}": top1 for key, top1 in summary(report).items()}
+    values = {
+        f"{name}/{key.removeprefix('probe/')}": top1
+        for key, top1 in accuracies_by_name(report).items()
+    }
     files = {"per_class_picture": "per_class.png", "embedding_map": EMBEDDING_MAP}
     pictures = {f"{name}/{key}": folder / file for key, file in files.items()}
     shown = {key: path for key, path in pictures.items() if path.is_file()}
     log_to_wandb(run, config, values, shown, {f"{name}/per_class": _per_class(folder)})
 
 
-def _per_class(folder: Path) -> Table:
+def _per_class(folder: Path) -> WandbTable:
     """Return the accuracies, fractions: a row a class, a column a probe."""
-    probes = json.loads((folder / "results.json").read_text())["probes"]
+    probes = read_record(folder / "results.json")["probes"]
     found = [probe["per_class"] for probe in probes.values()]
     rows = [[cls, *(top1s[cls] for top1s in found)] for cls in found[0]]
-    return Table(["class", *probes], rows)
+    return WandbTable(["class", *probes], rows)
 
 
 def default_probe_config() -> ProbeConfig:

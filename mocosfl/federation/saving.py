@@ -12,7 +12,6 @@ copies, online and momentum. The replay shuffles steps and leaves each step's
 rows together, so that clients with private queues keep theirs.
 """
 
-import os
 import shutil
 from enum import Enum
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import SmashedStep
 from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.system.files import replaced_file
 from mocosfl.system.randomness import torch_generator
 
 
@@ -77,18 +77,14 @@ class SmashedStore:
             "groups": groups,
         }
         path = self._step(round_index, step)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("wb") as file:
+            with replaced_file(path) as file:  # a checkpoint will count on it
                 torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())  # a checkpoint will count on it
         except (OSError, RuntimeError) as error:  # torch.save turns a full disk into the latter
             raise ValueError(
                 f"saving.enabled=true: a step's smashed data can't be written to {path.parent} "
                 f"({error}); free space there, or use saving=off"
             ) from error
-        partial.replace(path)
 
     def read(self, round_index: int, step: int, device: torch.device) -> SmashedStep:
         """Return what was kept."""

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
         from mocosfl.overhead.cohort import find_cohort
-        from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
+        from mocosfl.overhead.summary import compute_overhead, describe_overhead, overhead_json
         from mocosfl.rules.validate import validate
 
         config = composed(chosen.overrides)
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         overhead = compute_overhead(config, cohort.counts, images_from=cohort.source)
         print(describe_overhead(config, overhead))
         if chosen.json is not None:
-            write_atomically(chosen.json, to_json(config, overhead))
+            write_atomically(chosen.json, overhead_json(config, overhead))
 
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:

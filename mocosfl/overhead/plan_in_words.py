@@ -17,7 +17,7 @@ from mocosfl.overhead.plan import Plan
 from mocosfl.system.units import megabytes
 
 
-def describe(config: Config, plan: Plan) -> str:
+def describe_plan(config: Config, plan: Plan) -> str:
     """Return the plan as text for the terminal and `plan.txt`."""
     c, least = config.clients, plan.images_per_client
     max_steps = config.trainer.max_steps

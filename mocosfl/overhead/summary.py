@@ -16,9 +16,9 @@ from mocosfl.overhead.memory import CountedMemory, MeasuredMemory, count_memory,
 from mocosfl.overhead.network import Network, build_network
 from mocosfl.overhead.plan import Plan, make_plan
 from mocosfl.overhead.traffic import (
+    ClientTraffic,
     Rates,
     Shares,
-    Traffic,
     present_fraction,
     rates,
     shares_of,
@@ -33,7 +33,7 @@ class ClientOverhead:
 
     kind: ClientKind
     rates: Rates
-    traffic: Traffic
+    traffic: ClientTraffic
     macs: ClientMacs  # a step
     run_macs: float
     counted_memory: CountedMemory
@@ -113,7 +113,7 @@ class Sent(NamedTuple):
 
     kind: ClientKind
     rates: Rates
-    traffic: Traffic
+    traffic: ClientTraffic
 
 
 def _sent(
@@ -198,7 +198,7 @@ def _remarks(config: Config, rounds_by_mode: Mapping[str, int] | None) -> Iterat
         yield f"rounds in each mode of saving: {spent}"
 
 
-def to_json(config: Config, overhead: Overhead) -> str:
+def overhead_json(config: Config, overhead: Overhead) -> str:
     """Return the figures as JSON text; bytes, MACs (1 MAC = 2 FLOPs), steps."""
     values: dict[str, Any] = asdict(overhead)
     values["method"] = config.method.name
@@ -256,7 +256,7 @@ def _client_lines(client: ClientOverhead) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def paper_megabytes(sent: Traffic) -> str:
+def paper_megabytes(sent: ClientTraffic) -> str:
     """Return a row of the paper's table 1: weights + smashed data, MB; what is 0 is left out."""
     parts = [part / MEGABYTE for part in (sent.paper_weights, sent.paper_smashed) if part]
     # One decimal as in the paper, two digits where that would be 0.0.

@@ -37,7 +37,7 @@ class Rates(NamedTuple):
     paper_sync: int  # the online weights once, in fp32
 
 
-class Traffic(NamedTuple):
+class ClientTraffic(NamedTuple):
     """Expected bytes of one client over a whole run."""
 
     up: float
@@ -89,7 +89,9 @@ def present_fraction(config: Config) -> float:
     return float(1 - missing + missing**pool / pool)
 
 
-def traffic(config: Config, rates: Rates, *, steps: float, syncs: float, shares: Shares) -> Traffic:
+def traffic(
+    config: Config, rates: Rates, *, steps: float, syncs: float, shares: Shares
+) -> ClientTraffic:
     """Compute a client's expected bytes over a run.
 
     Args:
@@ -103,7 +105,7 @@ def traffic(config: Config, rates: Rates, *, steps: float, syncs: float, shares:
     there = present_fraction(config)
     present, weights = steps * there, syncs * shares.replies
     crossings = shares.uploads + (0 if is_frozen(config) else shares.replies)
-    return Traffic(
+    return ClientTraffic(
         up=present * shares.uploads * rates.step_up + weights * there * rates.sync,
         down=present * shares.replies * rates.step_down + weights * rates.sync,
         paper_weights=weights * there * rates.paper_sync,

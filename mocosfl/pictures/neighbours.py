@@ -75,7 +75,7 @@ def draw_neighbours(rows: Sequence[SheetRow], path: Path, *, title: str) -> None
         _legend(axes)
     for number, row in enumerate(rows):
         _draw_row(axes, row, top + number * step, classes)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _draw_row(axes: Axes, row: SheetRow, top: float, classes: bool) -> None:

@@ -51,7 +51,7 @@ def draw_per_class(
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = max(1, int(figure.get_figwidth() // _LEGEND_INCHES))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def draw_embedding_map(
@@ -91,7 +91,7 @@ def draw_embedding_map(
     axes.margins(0.03)
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines[:].set_alpha(0.3)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _class_bars(accuracies: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:

@@ -59,4 +59,4 @@ def draw_reconstructions(rows: Mapping[str, Tensor], path: Path, *, title: str) 
         middle = 1 - (_TITLE_INCHES + (row + 0.5) * _INCHES_PER_IMAGE) / height
         figure.text(0.01, middle, label, va="center", fontsize=9, linespacing=1.4)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, format="png")

@@ -59,10 +59,10 @@ def draw_partition(class_counts: np.ndarray, classes: Sequence[str], path: Path)
     left, right = histograms.subplots(1, 2)
     _histogram(left, class_counts.sum(axis=1), "images a client")
     _histogram(right, (class_counts > 0).sum(axis=1), "classes a client")
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
-def draw_views(
+def draw_view_pairs(
     images: Tensor,
     view1: Tensor,
     view2: Tensor,
@@ -95,10 +95,10 @@ def draw_views(
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
     figure.suptitle("Two random views of each image, as the network sees them")
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
-def draw_curves(metrics: Mapping[str, Curve], path: Path) -> None:
+def draw_metrics(metrics: Mapping[str, Curve], path: Path) -> None:
     """Draw each logged quantity over the training steps, a panel each.
 
     Args:
@@ -120,7 +120,7 @@ def draw_curves(metrics: Mapping[str, Curve], path: Path) -> None:
         _label_values(axes, name)
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def draw_divergence(curves: Mapping[str, Curve], path: Path) -> None:
@@ -155,7 +155,7 @@ def draw_divergence(curves: Mapping[str, Curve], path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _label_clients(axes: Axes, shown: np.ndarray) -> None:

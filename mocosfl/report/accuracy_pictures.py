@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from mocosfl.report.accuracy_ticks import place_ticks
 from mocosfl.report.runs import Mean, Run
+from mocosfl.system.files import replaced
 from mocosfl.system.units import MEGABYTE
 
 _DOTS_PER_INCH = 110
@@ -56,7 +57,7 @@ class Style(NamedTuple):
     across: tuple[int, tuple[int, ...]]  # dashes of a line across the panel
 
 
-class Picture(NamedTuple):
+class AccuracyPicture(NamedTuple):
     """One of the pictures."""
 
     name: str  # of what accuracy is drawn against
@@ -99,7 +100,7 @@ def remove_others(drawn: Sequence[Path], folder: Path) -> None:
             _file(picture, folder).unlink(missing_ok=True)
 
 
-def _file(picture: Picture, folder: Path) -> Path:
+def _file(picture: AccuracyPicture, folder: Path) -> Path:
     return folder / f"accuracy_{picture.name}.png"
 
 
@@ -123,9 +124,9 @@ def _is_central(run: Run) -> bool:
 
 
 _PICTURES = (
-    Picture(name="clients", label="clients", x=_clients, hidden=("clients",)),
-    Picture(name="cut", label="cut layer (units on the client)", x=_cut, hidden=("cut",)),
-    Picture(
+    AccuracyPicture(name="clients", label="clients", x=_clients, hidden=("clients",)),
+    AccuracyPicture(name="cut", label="cut layer (units on the client)", x=_cut, hidden=("cut",)),
+    AccuracyPicture(
         name="bytes",
         label="MB a client, up and down, whole run",
         x=_megabytes,
@@ -135,7 +136,9 @@ _PICTURES = (
 )
 
 
-def _point(mean: Mean, accuracy: str, keys: Sequence[str], picture: Picture) -> Point | None:
+def _point(
+    mean: Mean, accuracy: str, keys: Sequence[str], picture: AccuracyPicture
+) -> Point | None:
     """Return the point of runs that differ in the seed alone; None where x or y is not known."""
     run, spread, x = mean.runs[0], mean.spread(accuracy), _place(mean, accuracy, picture)
     if spread is None or (x is not None and math.isnan(x)):
@@ -159,7 +162,7 @@ def _point(mean: Mean, accuracy: str, keys: Sequence[str], picture: Picture) -> 
     )
 
 
-def _place(mean: Mean, accuracy: str, picture: Picture) -> float | None:
+def _place(mean: Mean, accuracy: str, picture: AccuracyPicture) -> float | None:
     """Return the mean x of the runs that the accuracy is of; NaN where none is known."""
     places = [picture.x(run) for run in mean.runs if run.results.get(accuracy) is not None]
     if None in places:  # what has no place on the axis has none whatever the seed
@@ -173,7 +176,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 24 else f"{text[:10]}...{text[-10:]}"
 
 
-def _draw(points: Sequence[Point], picture: Picture, label: str, path: Path) -> None:
+def _draw(points: Sequence[Point], picture: AccuracyPicture, label: str, path: Path) -> None:
     panels = sorted({point.panel for point in points})
     # What is the same everywhere need not be said in every line of the legend.
     points = _without_shared_words(points)
@@ -205,7 +208,8 @@ def _draw(points: Sequence[Point], picture: Picture, label: str, path: Path) -> 
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8
     )
     figure.suptitle(f"Accuracy against {picture.name}")
-    figure.savefig(path)
+    with replaced(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mocosfl.report.charts import overlay, style_of
-from mocosfl.report.curves import Curves, quantities, read_curves, shared_axis
+from mocosfl.report.curves import Curves, drawable_curves, quantities, shared_axis
 from mocosfl.report.embedded_pictures import Album
 from mocosfl.report.key_figures import best_figures, figures_of
 from mocosfl.report.labels import in_words, labels_of
@@ -17,9 +17,9 @@ from mocosfl.report.table import (
     TABLE_WORDS,
     Row,
     counts,
-    first_line,
     group_seeds,
     mean_rows,
+    reason_line,
     result_text,
     rows_of,
     varying,
@@ -171,10 +171,11 @@ def _overlaid_part(
 
 
 def _read_curves(run: Run, problems: list[str]) -> Curves:
+    metrics = RunFolder(run.folder).metrics
     try:
-        return read_curves(RunFolder(run.folder).metrics)
+        return drawable_curves(metrics)
     except ValueError:
-        if not any("metrics.csv" in problem for problem in run.problems):
+        if metrics.name not in run.damaged:
             problems.append(f"{run.name}: metrics.csv is not readable")
         return {}
 
@@ -196,13 +197,13 @@ def _progress(run: Run) -> float:
 def _notes(run: Run) -> list[str]:
     notes = [f"Notes: {run.notes}"] if run.notes else []
     if run.status == "failed":
-        notes.append(f"Failed: {first_line(run.message)} (the whole message is in failed.txt)")
+        notes.append(f"Failed: {reason_line(run.message)} (the whole message is in failed.txt)")
     return notes
 
 
 def _failures(runs: Sequence[Run], labels: Sequence[str]) -> list[str]:
     return [
-        f"Failed: {label}: {first_line(run.message)}"
+        f"Failed: {label}: {reason_line(run.message)}"
         for run, label in zip(runs, labels, strict=True)
         if run.status == "failed"
     ]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.report.results import csv_rows
+from mocosfl.runs.metrics import read_metrics
 
 Values = npt.NDArray[np.float64]
 
@@ -104,15 +104,13 @@ class Curve(NamedTuple):
 Curves = dict[str, Curve]
 
 
-def read_curves(path: Path) -> Curves:
+def drawable_curves(path: Path) -> Curves:
     """Return name -> curve of a metrics file; {} without one.
 
     Raises:
         ValueError: the file is damaged, or a value is not a number.
     """
-    if not path.is_file():
-        return {}
-    rows = csv_rows(path)
+    rows = read_metrics(path)
     table = {column: _column(rows, column) for column in (rows[0] if rows else {}) if column}
     axes = {a.column: table[a.column] for a in (STEPS, ROUNDS, IMAGES) if a.column in table}
     if "step" not in axes:

@@ -18,7 +18,7 @@ MAX_PICTURE_BYTES = 7_000_000  # of all pictures in a page
 _QUALITY = 88  # of WebP; text stays sharp
 
 
-class Picture(NamedTuple):
+class EmbeddedPicture(NamedTuple):
     """An embedded picture."""
 
     uri: str
@@ -26,7 +26,7 @@ class Picture(NamedTuple):
     height: int
 
 
-def embed(path: Path, *, max_width: int = FULL_WIDTH) -> Picture:
+def embed_picture(path: Path, *, max_width: int = FULL_WIDTH) -> EmbeddedPicture:
     """Return a picture of at most so many pixels' width.
 
     Args:
@@ -48,8 +48,8 @@ def embed(path: Path, *, max_width: int = FULL_WIDTH) -> Picture:
     picture.save(written, "WEBP", quality=_QUALITY, method=2)
     content, kind = written.getvalue(), "webp"
     if picture.width == max_width or len(content) < path.stat().st_size:
-        return Picture(_uri(content, kind), *picture.size)
-    return Picture(_uri(path.read_bytes(), "png"), *picture.size)
+        return EmbeddedPicture(_uri(content, kind), *picture.size)
+    return EmbeddedPicture(_uri(path.read_bytes(), "png"), *picture.size)
 
 
 def _uri(content: bytes, kind: str) -> str:
@@ -77,7 +77,7 @@ class Album:
         if not path.is_file():
             return []
         try:
-            picture = embed(path, max_width=self.max_width)
+            picture = embed_picture(path, max_width=self.max_width)
         except ValueError as error:
             self.problems.append(f"{path.parent.name}/{path.name} is {error}")
             return []

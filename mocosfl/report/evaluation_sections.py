@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from mocosfl.report.charts import COLOURS, Line, draw_chart
-from mocosfl.report.curves import STEPS, Axis, Quantity, read_curves
+from mocosfl.report.curves import STEPS, Axis, Quantity, drawable_curves
 from mocosfl.report.embedded_pictures import Album
 from mocosfl.report.page_model import Figure, Missing, Part, Table
 from mocosfl.report.paths_in_words import quoted_path
-from mocosfl.report.results import PROBES, read_json
+from mocosfl.report.results import PROBES
 from mocosfl.report.runs import Run
 from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.records import read_record
 
 _MISSING = "-"
 
@@ -41,7 +42,7 @@ def probe_part(run: Run, album: Album, anchor: str) -> Part:
         others = list(_other_probes(folder))
         tables = [_probe_table({}, others)] if others else []
         return Part(title, name, tables=tables, missing=[missing])
-    values, others = read_json(results), list(_other_probes(folder))
+    values, others = read_record(results), list(_other_probes(folder))
     words = [
         f"Accuracies on the test images, of the encoder after {values['encoder_step']:,} steps; "
         "its weights stand still."
@@ -73,7 +74,7 @@ def _other_probes(folder: RunFolder) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, title in _OTHERS.items():
         path = folder.path / name / "results.json"
         if path.is_file():
-            yield title, read_json(path)
+            yield title, read_record(path)
 
 
 def _missing_probes(folder: RunFolder, place: str) -> Iterator[Missing]:
@@ -119,7 +120,7 @@ def _percent(value: float | None) -> str:
 
 
 def _probe_curves(path: Path) -> list[Figure]:
-    curves = read_curves(path)
+    curves = drawable_curves(path)
     if not curves:
         return []
     names = {
@@ -142,7 +143,7 @@ def attack_part(run: Run, album: Album, anchor: str) -> Part:
     folder = RunFolder(run.folder)
     for attack, of in ((folder.attack, "last"), (folder.path / "attack_best", "best")):
         if (attack / "attack.json").is_file():
-            values = read_json(attack / "attack.json")
+            values = read_record(attack / "attack.json")
             part.words.append(_attack_words(values, of))
             part.tables.append(_attack_table(values["attacks"]))
             part.figures.extend(

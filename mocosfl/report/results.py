@@ -1,10 +1,9 @@
 """What a run has reached, as its files tell it; read without torch."""
 
-import csv
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mocosfl.runs.metrics import read_metrics
 
 PROBES = {
     "linear": "linear",
@@ -25,25 +24,6 @@ RESULTS = {
 """Names of what a run has reached, and their titles in a table."""
 
 
-def read_json(path: Path, counts: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what a JSON file holds.
-
-    Args:
-        path: of the file.
-        counts: keys whose values, where there are any, are whole numbers.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise ValueError(f"not readable JSON ({type(error).__name__})") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(c, 0), int) for c in counts):
-        raise ValueError("not of the form that mocosfl writes")
-    return content
-
-
 class Newest(NamedTuple):
     """The newest value of a curve."""
 
@@ -59,25 +39,12 @@ def newest_values(metrics: Path) -> dict[str, Newest]:
     """
     values: dict[str, Newest] = {}
     try:
-        for row in csv_rows(metrics):
+        for row in read_metrics(metrics):
             steps = int(float(row.get("step") or "nan")) + 1  # the file counts from 0
             values.update({k: Newest(float(v), steps) for k, v in row.items() if k and v})
     except OverflowError as error:
         raise ValueError(f"not readable (step: {error})") from error
     return values
-
-
-def csv_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file with a header.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        with path.open(newline="", errors="replace") as file:
-            return list(csv.DictReader(file))
-    except (csv.Error, OSError) as error:
-        raise ValueError(f"not readable ({type(error).__name__})") from error
 
 
 def results_of(

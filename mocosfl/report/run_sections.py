@@ -15,9 +15,9 @@ from mocosfl.report.evaluation_sections import attack_part, probe_part
 from mocosfl.report.overhead_in_words import overhead_facts
 from mocosfl.report.page_model import Figure, Missing, Part
 from mocosfl.report.paths_in_words import shown_path, shown_words
-from mocosfl.report.results import read_json
 from mocosfl.report.runs import Run
 from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.records import read_record
 from mocosfl.runs.resuming import resume_command
 
 
@@ -101,7 +101,7 @@ def _overhead_part(run: Run, album: Album, anchor: str) -> Part:
     path, title = RunFolder(run.folder).overhead, "Overhead"
     if path.is_file():
         words = ["What the run costs a client. 1 MB is 2^20 bytes."]
-        facts = overhead_facts(read_json(path))
+        facts = overhead_facts(read_record(path))
         return Part(title, f"{anchor}overhead", words=words, facts=facts)
     missing = [Missing("overhead.json is written when the run has done its last step.")]
     return Part(title, f"{anchor}overhead", missing=missing)

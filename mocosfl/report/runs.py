@@ -19,8 +19,9 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mocosfl.config.identity import FREE_KEYS
 from mocosfl.report.paths_in_words import shown_words
-from mocosfl.report.results import newest_values, read_json, result_steps_of, results_of
+from mocosfl.report.results import newest_values, result_steps_of, results_of
 from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.records import DamagedFile, read_record
 
 # What tells no two runs apart: also what else has no influence on the result.
 NO_INFLUENCE = (
@@ -51,6 +52,7 @@ class Run:
     result_steps: dict[str, int] = field(default_factory=dict)  # done when a result was measured
     notes: str = ""  # the user's
     problems: tuple[str, ...] = ()  # files that could not be read
+    damaged: frozenset[str] = frozenset()  # the names of these files
 
     @property
     def seed(self) -> int | None:
@@ -119,26 +121,26 @@ def read_run(folder: Path, root: Path) -> Run:
         folder: of the run.
         root: of the report; the run is named by its place below it.
     """
-    run, problems = RunFolder(folder), list[str]()
+    run, problems = RunFolder(folder), dict[str, str]()
     name = root.resolve().name if folder == root else str(folder.relative_to(root))
-    finished = _attempt(partial(read_json, counts=["step"]), run.finished, problems)
-    overhead = _attempt(partial(read_json, counts=["num_steps"]), run.overhead, problems)
+    finished = _attempt(partial(read_record, counts=["step"]), run.finished, problems)
+    overhead = _attempt(partial(read_record, counts=["num_steps"]), run.overhead, problems)
     probed = run.probe / "results.json"
-    probe = _attempt(partial(read_json, counts=["encoder_step"]), probed, problems)
+    probe = _attempt(partial(read_record, counts=["encoder_step"]), probed, problems)
     curves = _attempt(newest_values, run.metrics, problems)
     values = _attempt(read_values, run.config, problems)
     planned = _planned_steps(run.plan)
     logged = curves["step"].steps if "step" in curves else None
     steps = finished.get("step", overhead.get("num_steps", logged))
     if probe.get("encoder_step", steps) != steps:
-        problems.append(
+        problems["probe"] = (
             f"{run.probe.name}/: is of step {probe['encoder_step']}, the run has done {steps}"
         )
     try:
         results, result_steps = results_of(probe, overhead, curves), result_steps_of(probe, curves)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         results, result_steps = {}, {}
-        problems.append(f"results are not of the form that mocosfl writes ({error!r})")
+        problems["results"] = f"results are not of the form that mocosfl writes ({error!r})"
     # finished.json wins: it is what a sweep skips a job for, damaged or not.
     done = run.finished.is_file()
     failed = not done and run.failed.is_file()
@@ -153,7 +155,8 @@ def read_run(folder: Path, root: Path) -> Run:
         results=results,
         result_steps=result_steps,
         notes=str(values.get("notes") or "").strip(),
-        problems=tuple(f"{name}: {problem}" for problem in problems),
+        problems=tuple(f"{name}: {problem}" for problem in problems.values()),
+        damaged=frozenset(problems),
     )
 
 
@@ -163,7 +166,7 @@ def _message(run: RunFolder, values: Settings) -> str:
 
 
 def _attempt(
-    read: Callable[[Path], dict[str, Any]], path: Path, problems: list[str]
+    read: Callable[[Path], dict[str, Any]], path: Path, problems: dict[str, str]
 ) -> dict[str, Any]:
     """Read a file, {} without one; a damaged one is noted, and the others are still read."""
     if not path.is_file():
@@ -171,7 +174,8 @@ def _attempt(
     try:
         return read(path)
     except (ValueError, OSError) as error:
-        problems.append(f"{path.name} is {error}")
+        reason = error.reason if isinstance(error, DamagedFile) else error
+        problems[path.name] = f"{path.name} is {reason}"
         return {}
 
 

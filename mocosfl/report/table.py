@@ -172,6 +172,6 @@ def counts(runs: Sequence[Run]) -> str:
     return f"{runs_in_words}: " + ", ".join(f"{n} {status}" for status, n in number.items()) + "."
 
 
-def first_line(message: str) -> str:
+def reason_line(message: str) -> str:
     """Return the first line of why a run failed."""
     return next(iter(message.splitlines()), "no reason given")

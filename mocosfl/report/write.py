@@ -12,10 +12,10 @@ from mocosfl.report.table import (
     Columns,
     counts,
     csv_table,
-    first_line,
     group_seeds,
     markdown_table,
     mean_rows,
+    reason_line,
     rows_of,
     varying,
 )
@@ -95,7 +95,7 @@ def _markdown(
 
 
 def _not_well(runs: Sequence[Run]) -> list[str]:
-    failed = [f"- {run.name}: {first_line(run.message)}" for run in runs if run.status == "failed"]
+    failed = [f"- {run.name}: {reason_line(run.message)}" for run in runs if run.status == "failed"]
     problems = [f"- {problem}" for run in runs for problem in run.problems]
     parts = ["## Failed", "\n".join(failed)] if failed else []
     return parts + (["## Not read", "\n".join(problems)] if problems else [])

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from mocosfl.config.attack import AttackConfig
+from mocosfl.runs.folder import WHICH
 
 
 def validate_attack(config: AttackConfig) -> None:
@@ -21,7 +22,7 @@ def _command(config: AttackConfig) -> Iterator[str]:
     # Imported here and below, so that --help does not wait for torch.
     from mocosfl.rules.machine import accelerator_rules
 
-    if config.which not in ("last", "best"):
+    if config.which not in WHICH:
         yield f"which={config.which}: choose last or best"
     yield from accelerator_rules(config.accelerator)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from omegaconf import OmegaConf
 
 from mocosfl.config.embed import EmbedConfig
+from mocosfl.runs.folder import WHICH
 
 
 def validate_embed(config: EmbedConfig) -> None:
@@ -29,7 +30,7 @@ def _problems(config: EmbedConfig) -> Iterator[str]:
             "checkpoint=???: name an encoder, checkpoint=<run folder>, a .ckpt file or an exported "
             ".safetensors"
         )
-    if config.which not in ("last", "best"):
+    if config.which not in WHICH:
         yield f"which={config.which}: choose last or best"
     yield from accelerator_rules(config.accelerator)
     for key, least in (

@@ -19,11 +19,8 @@ from mocosfl.config.identity import (
 from mocosfl.config.schema import Config
 from mocosfl.federation.averaging import mean_of_rows
 from mocosfl.models.build import build_split
-from mocosfl.runs.folder import RunFolder
-
-HEADS = "federation.clients.online."
-
-TRUNK = "federation.server.trunk."
+from mocosfl.runs.checkpoint_names import CONFIG, HEADS, STATE, STEP, TRUNK
+from mocosfl.runs.folder import WHICH, RunFolder
 
 
 class Encoder(NamedTuple):
@@ -35,33 +32,38 @@ class Encoder(NamedTuple):
     source: str  # where it comes from, for tables
 
 
-def find_checkpoint(path: Path, which: str) -> Path:
+def find_checkpoint(path: Path, which: str, *, key: str = "checkpoint") -> Path:
     """Return the checkpoint file that a user means.
 
     Args:
         path: a checkpoint file or a run folder.
         which: `last` or `best`, for a run folder.
+        key: of the setting that names the path, for the message.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: `which` is something else.
     """
-    if which not in ("last", "best"):
+    if which not in WHICH:
         raise ValueError(f"which={which}: choose last or best")
     if path.is_file():
         return path
     folder = RunFolder(path)
-    file = folder.last if which == "last" else folder.best
+    file = folder.checkpoint(which)
     if not file.is_file():
         raise FileNotFoundError(
-            f"checkpoint={path}: no {file.relative_to(path)} there; name a .ckpt file or the "
+            f"{key}={path}: no {file.relative_to(path)} there; name a .ckpt file or the "
             "folder of a run that has written a checkpoint"
         )
     return file
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, key: str = "checkpoint") -> dict[str, Any]:
     """Read a checkpoint, tensors left on disk until they are used.
+
+    Args:
+        path: of the file.
+        key: of the setting that names it, for the message.
 
     Raises:
         ValueError: the file is not one of ours, or is damaged.
@@ -70,17 +72,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise ValueError(
-            f"checkpoint={path}: not a readable checkpoint ({type(error).__name__}); if it was "
+            f"{key}={path}: not a readable checkpoint ({type(error).__name__}); if it was "
             "cut off in a copy, copy it again"
         ) from error
-    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= checkpoint.keys():
-        raise ValueError(f"checkpoint={path}: not written by mocosfl; name a .ckpt file of a run")
+    if not isinstance(checkpoint, dict) or not {CONFIG, STATE} <= checkpoint.keys():
+        raise ValueError(f"{key}={path}: not written by mocosfl; name a .ckpt file of a run")
     return checkpoint
 
 
 def config_of(checkpoint: dict[str, Any]) -> Config:
     """Return the configuration that a checkpoint was trained with."""
-    return with_added_keys(OmegaConf.merge(OmegaConf.structured(Config), checkpoint["config"]))
+    return with_added_keys(OmegaConf.merge(OmegaConf.structured(Config), checkpoint[CONFIG]))
 
 
 def part_of(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -100,7 +102,7 @@ def read_encoder(path: Path) -> Encoder:
         ValueError: the file is not one of ours, or holds another network than it says.
     """
     checkpoint = read_checkpoint(path)
-    config, state = config_of(checkpoint), checkpoint["state_dict"]
+    config, state = config_of(checkpoint), checkpoint[STATE]
     split = build_split(config)
     heads = synchronised_head(state)
     # Of a whole network, what is behind the features is left out.
@@ -114,10 +116,10 @@ def read_encoder(path: Path) -> Encoder:
             f"checkpoint={path}: its weights do not fit the configuration in it ({error})"
         ) from error
     network = nn.Sequential(split.head, split.trunk).float().requires_grad_(False).eval()
-    return Encoder(network, config, checkpoint["global_step"], str(path))
+    return Encoder(network, config, checkpoint[STEP], str(path))
 
 
-def check_head(config: Config, source: str) -> None:
+def check_has_head(config: Config, source: str) -> None:
     """Check that something crosses a cut in a run.
 
     Args:

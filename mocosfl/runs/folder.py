@@ -14,6 +14,8 @@ from mocosfl.config.identity import with_added_keys
 from mocosfl.config.schema import Config
 from mocosfl.system.files import write_atomically
 
+WHICH = ("last", "best")  # checkpoints of a run, as a user names them
+
 
 class FolderBusy(ValueError):
     """Another process is running in the folder."""
@@ -89,6 +91,10 @@ class RunFolder:
     def best(self) -> Path:
         """The checkpoint with the best kNN monitor, weights only."""
         return self.path / "checkpoints" / "best.ckpt"
+
+    def checkpoint(self, which: str) -> Path:
+        """Return the file of a checkpoint, one of `WHICH`."""
+        return {"last": self.last, "best": self.best}[which]
 
     @property
     def overhead(self) -> Path:

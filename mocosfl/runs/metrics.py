@@ -1,17 +1,26 @@
-"""Reading `metrics.csv`."""
+"""Reading `metrics.csv`: its rows, and the curves in them. Steps are counted from 0."""
 
 import csv
 from pathlib import Path
+
+from mocosfl.runs.records import DamagedFile
 
 Row = dict[str, str]
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """Return the rows of a metrics file, values as text, absent ones as ""; [] without a file."""
+    """Return the rows of a metrics file, values as text, absent ones as ""; [] without a file.
+
+    Raises:
+        DamagedFile: it can't be read.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", errors="replace") as file:
+            return list(csv.DictReader(file))
+    except (csv.Error, OSError) as error:
+        raise DamagedFile(path, f"not readable ({type(error).__name__})") from error
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:

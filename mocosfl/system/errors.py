@@ -1,12 +1,11 @@
 """How a command speaks of what went wrong: a message for a mistake, a traceback for the rest."""
 
 import logging
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 
 class TrainingStopped(RuntimeError):
@@ -51,7 +50,11 @@ def is_mistake(error: Exception) -> bool:
     return isinstance(error, (*MISTAKES, TrainingStopped))
 
 
-def words(error: Exception) -> str:
-    """Return an error's message, without what OmegaConf wraps around ours in a resolver."""
-    message = re.sub(r"^\w+ (raised )?while resolving interpolation: ", "", str(error))
-    return message.split("\n    full_key: ")[0]
+def words(error: BaseException) -> str:
+    """Return an error's message, without what OmegaConf adds to it."""
+    if isinstance(error, InterpolationResolutionError) and error.__context__ is not None:
+        return words(error.__context__)  # of one of our resolvers, wrapped perhaps repeatedly
+    if isinstance(error, OmegaConfBaseException):
+        # OmegaConf puts key and type behind its own message, and keeps no copy without them.
+        return str(error).partition(f"\n    full_key: {error.full_key}")[0]
+    return str(error)

@@ -1,8 +1,13 @@
 """Writing files safely."""
 
 import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import BinaryIO
 
 
 def check_writable(folder: Path, key: str = "output_dir") -> None:
@@ -29,12 +34,82 @@ def check_writable(folder: Path, key: str = "output_dir") -> None:
         ) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a kill leaves the old one or the new one, never a part."""
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a place to write a file to, which then takes the place of the one that is there.
+
+    A kill or a full disk leaves the old file or the new one, never a part of it. The new one is on
+    the disk before it takes its name. Nothing is replaced where the block raises.
+
+    Args:
+        path: of the file, the only one that writes it; its folder is made.
+
+    Yields:
+        The place to write to, beside it: its suffix is `.partial`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    # So that the new name outlasts a power cut. Some network file systems can't sync a folder.
+    with suppress(OSError):
+        sync(path.parent)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of the one that is there; see `replaced`."""
+    with replaced(path) as partial, partial.open("wb") as file:
+        yield file
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file in the place of the one that is there; see `replaced`.
+
+    Args:
+        path: of the file.
+        content: text is written as UTF-8.
+    """
+    with replaced_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_folder(folder: Path, *, mode: int = 0o777) -> Iterator[Path]:
+    """Give a folder to fill, which then takes its name: it is there whole, or not at all.
+
+    Args:
+        folder: must not be there yet, or be empty; several processes may fill it at once.
+        mode: of the folder.
+
+    Yields:
+        The folder to fill, beside it.
+
+    Raises:
+        OSError: the folder can't be written, or another process has filled it meanwhile.
+    """
+    # The process id alone is no unique name: in containers it is the same after every restart.
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"
+    partial = folder.parent / f".{folder.name}.partial-{unique}"
+    try:
+        partial.mkdir(parents=True, mode=mode)
+        yield partial
+        for place in (*partial.rglob("*"), partial):
+            sync(place)
+        partial.rename(folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers.logger import Logger
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
 from mocosfl.tracking.metrics_log import MetricsLog
-from mocosfl.tracking.wandb_run import Table, best_values, show, wandb_run
+from mocosfl.tracking.wandb_run import WandbTable, best_values, show, wandb_run
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def log_to_wandb(
     config: Config,
     values: Mapping[str, float],
     pictures: Mapping[str, Path] | None = None,
-    tables: Mapping[str, Table] | None = None,
+    tables: Mapping[str, WandbTable] | None = None,
 ) -> None:
     """Add to a run's W&B run; nothing where the run has none.
 

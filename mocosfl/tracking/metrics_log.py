@@ -1,7 +1,7 @@
 """The curves of a run as one CSV file that survives kills and resumes."""
 
 import csv
-import os
+import io
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,17 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
 
 from mocosfl.runs.metrics import Row, read_metrics
+from mocosfl.system.files import write_atomically
 
 
 class MetricsLog(Logger):
     """Writes `metrics.csv`: a row a step at which anything was logged, a column a quantity.
 
-    Each row is on disk as soon as it is logged. `continue_from` takes back what a killed run
-    logged after its last checkpoint, so that a resumed run continues the same curves.
+    Each row is in the file as soon as it is logged: a new one is appended, and where older lines
+    change the file is replaced whole. An appended row is not synced: it outlives a kill, and after
+    a power cut a resumed run logs again what came after its last checkpoint. `continue_from` takes
+    back what a killed run logged after its last checkpoint, so that a resumed run continues the
+    same curves.
     (Lightning's CSVLogger deletes the file of an earlier run.)
     """
 
@@ -71,13 +75,11 @@ class MetricsLog(Logger):
         self._rewrite()
 
     def _rewrite(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", newline="") as file:
-            writer = self._writer(file)
-            writer.writeheader()
-            writer.writerows(self._rows)
-        os.replace(partial, self.path)
+        text = io.StringIO(newline="")
+        writer = self._writer(text)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self.path, text.getvalue())
 
     def _writer(self, file: Any) -> "csv.DictWriter[str]":
         return csv.DictWriter(file, self._columns, restval="")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.records import read_record
 from mocosfl.system.files import write_atomically
 from mocosfl.tracking.wandb_labels import label
 
@@ -40,7 +41,7 @@ KEPT = "wandb_summary.json"  # in the run's folder: what later parts of the W&B 
 START_PICTURES = {"pictures/partition": "partition.png", "pictures/views": "views.png"}
 
 
-class Table(NamedTuple):
+class WandbTable(NamedTuple):
     """A table to show with a run."""
 
     columns: list[str | int]
@@ -83,7 +84,7 @@ def show(
     values: Mapping[str, float],
     *,
     pictures: Mapping[str, Path] | None = None,
-    tables: Mapping[str, Table] | None = None,
+    tables: Mapping[str, WandbTable] | None = None,
 ) -> None:
     """Add to what W&B shows of a run.
 
@@ -108,7 +109,7 @@ def show(
         run.log(media)
 
 
-def _keep(folder: RunFolder, values: Mapping[str, float], tables: Mapping[str, Table]) -> None:
+def _keep(folder: RunFolder, values: Mapping[str, float], tables: Mapping[str, WandbTable]) -> None:
     """Add to what later parts of the W&B run repeat."""
     kept = _kept(folder)
     kept["values"].update(values)
@@ -120,15 +121,14 @@ def _kept(folder: RunFolder) -> dict[str, dict[str, Any]]:
     file = folder.path / KEPT
     if not file.is_file():
         return {"values": {}, "tables": {}}
-    kept: dict[str, dict[str, Any]] = json.loads(file.read_text())
-    return kept
+    return read_record(file)
 
 
 def _repeat(run: "Run", folder: RunFolder) -> None:
     """Say again what the summary has so far; pictures stay with the steps that they are of."""
     last = {name: values[-1] for name, (_, values) in read_curves(folder.metrics).items()}
     kept = _kept(folder)
-    tables = {name: Table(**table) for name, table in kept["tables"].items()}
+    tables = {name: WandbTable(**table) for name, table in kept["tables"].items()}
     if last:
         run.summary.update(last)
     show(run, folder, kept["values"], tables=tables)
@@ -153,7 +153,7 @@ def overhead_values(folder: RunFolder) -> dict[str, float]:
     Args:
         folder: of the run, with its `overhead.json`.
     """
-    overhead = json.loads(folder.overhead.read_text())
+    overhead = read_record(folder.overhead)
     sent = overhead["mean_client"]
     values = {f"overhead/client_{name}": number for name, number in sent.items()}
     values["overhead/client_bytes"] = sent["up_bytes"] + sent["down_bytes"]
@@ -214,8 +214,7 @@ def _agents_id(config: Config) -> str | None:
 def _place(config: Config, folder: RunFolder, *, begun: bool) -> dict[str, str | None]:
     """Return the entity and the project: where the run began, else as `logger` says."""
     if begun and folder.wandb_place.is_file():
-        recorded: dict[str, str | None] = json.loads(folder.wandb_place.read_text())
-        return recorded
+        return read_record(folder.wandb_place)
     return {"entity": config.logger.wandb_entity, "project": config.logger.wandb_project}
 
 

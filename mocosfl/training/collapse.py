@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mocosfl.config.choices import LEARNING
 from mocosfl.config.schema import Config
 from mocosfl.runs.checkpoint import read_checkpoint
+from mocosfl.runs.checkpoint_names import STEP
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.files import write_atomically
 
@@ -49,12 +50,12 @@ def go_back(config: Config, folder: RunFolder, step: int) -> bool:
     before = read_collapses(folder)
     if len(before) >= config.taressfl.max_collapses or not _would_change(config):
         return False
-    back_to = read_checkpoint(folder.last)["global_step"] if folder.last.is_file() else 0
+    back_to = read_checkpoint(folder.last)[STEP] if folder.last.is_file() else 0
     if before and before[-1].back_to == back_to:
         # Before the record: a kill in between begins again with the old settings, and comes here.
         folder.last.unlink(missing_ok=True)
         back_to = 0
-    if folder.best.is_file() and read_checkpoint(folder.best)["global_step"] > back_to:
+    if folder.best.is_file() and read_checkpoint(folder.best)[STEP] > back_to:
         folder.best.unlink()  # of steps that are taken back
     records = [*before, Collapse(step, back_to)]
     text = json.dumps([record._asdict() for record in records], indent=2)

@@ -17,19 +17,25 @@ from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import Server
 from mocosfl.runs.checkpoint import (
     Encoder,
-    check_head,
+    check_has_head,
     config_of,
     find_checkpoint,
     part_of,
     read_checkpoint,
     synchronised_head,
 )
+from mocosfl.runs.checkpoint_names import (
+    ALARM,
+    CALLBACKS,
+    MAX_STEPS,
+    SERVER,
+    SERVER_PARTS,
+    STATE,
+    STEP,
+    SUSPICIOUS_SINCE,
+)
 
 log = logging.getLogger(__name__)
-
-SERVER = "federation.server."
-
-SERVER_PARTS = ("trunk", "projector", "momentum_trunk", "momentum_projector")
 
 # What an expert and the run that starts from it must have in common.
 SHARED_KEYS = (
@@ -67,14 +73,10 @@ def load_expert(config: Config) -> dict[str, Any] | None:
     path = config.taressfl.expert
     if path is None:
         return None
-    try:
-        file = find_checkpoint(Path(path), "last")
-        checkpoint = read_checkpoint(file)
-    except (FileNotFoundError, ValueError) as error:
-        text = str(error).replace("checkpoint=", "taressfl.expert=", 1)
-        raise type(error)(text) from error
+    file = find_checkpoint(Path(path), "last", key="taressfl.expert")
+    checkpoint = read_checkpoint(file, key="taressfl.expert")
     theirs = config_of(checkpoint)
-    check_head(theirs, f"taressfl.expert={path}")
+    check_has_head(theirs, f"taressfl.expert={path}")
     if theirs.method.supervised:
         raise ValueError(
             f"taressfl.expert={path}: method={theirs.method.name} has trained a classifier, and no "
@@ -107,14 +109,15 @@ def _check_trained(checkpoint: dict[str, Any], theirs: Config, path: str) -> Non
     A checkpoint file that is named itself is taken at any step, and that is logged, as is one that
     is no expert's.
     """
-    alarm = checkpoint.get("callbacks", {}).get("Alarm", {})
-    if alarm.get("suspicious_since") is not None:
+    alarm = checkpoint.get(CALLBACKS, {}).get(ALARM, {})
+    collapsed = alarm.get(SUSPICIOUS_SINCE)
+    if collapsed is not None:
         raise ValueError(
-            f"taressfl.expert={path}: collapsed at step {alarm['suspicious_since']} of its "
+            f"taressfl.expert={path}: collapsed at step {collapsed} of its "
             "training, its outputs tell nothing of the images; train another, with a smaller "
             "taressfl.alpha or learning rate"
         )
-    step, planned = checkpoint["global_step"], checkpoint.get("max_steps", -1)
+    step, planned = checkpoint[STEP], checkpoint.get(MAX_STEPS, -1)
     if step < planned:
         if Path(path).is_dir():
             raise ValueError(
@@ -142,7 +145,7 @@ def start_from_expert(federation: Federation, checkpoint: dict[str, Any]) -> Non
         federation: of the same network as the expert, before its first step.
         checkpoint: from `load_expert`.
     """
-    state = checkpoint["state_dict"]
+    state = checkpoint[STATE]
     federation.clients.start_from(synchronised_head(state))
     assert isinstance(federation.server, Server)  # a rule of `validate`
     for name in SERVER_PARTS:

@@ -14,13 +14,13 @@ from mocosfl.evaluation.probing import table
 from mocosfl.evaluation.run_probes import probe_run
 from mocosfl.federation.averaging import Spread
 from mocosfl.overhead.plan import Plan
-from mocosfl.overhead.plan_in_words import describe
-from mocosfl.overhead.summary import compute_overhead, describe_overhead, to_json
+from mocosfl.overhead.plan_in_words import describe_plan
+from mocosfl.overhead.summary import compute_overhead, describe_overhead, overhead_json
 from mocosfl.pictures import run as pictures
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
 from mocosfl.runs.resuming import shown
-from mocosfl.system.files import write_atomically
+from mocosfl.system.files import replaced, write_atomically
 from mocosfl.tracking.loggers import log_to_wandb
 from mocosfl.tracking.wandb_run import overhead_values
 from mocosfl.training.collapse import describe_collapses, read_collapses
@@ -60,7 +60,7 @@ def write_start(
         with_views: whether the views of this machine's data are those that the run sees.
     """
     folder.save_config(config)
-    write_atomically(folder.plan, describe(config, plan) + "\n")
+    write_atomically(folder.plan, describe_plan(config, plan) + "\n")
     data.partition.save(folder.partition)
     if not config.callbacks.pictures:
         return
@@ -68,7 +68,8 @@ def write_start(
     if not is_expert(config):  # it has no clients to deal images to
         labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
         counts = data.partition.class_counts(labels, num_classes)
-        pictures.draw_partition(counts, data.dataset.classes, folder.pictures / "partition.png")
+        with replaced(folder.pictures / "partition.png") as file:
+            pictures.draw_partition(counts, data.dataset.classes, file)
     if with_views:
         _draw_views(config, folder, data)
 
@@ -85,14 +86,15 @@ def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
         if sum(map(len, images)) >= NUM_VIEWS_SHOWN:
             break
     view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]
-    pictures.draw_views(
-        torch.cat(images)[:NUM_VIEWS_SHOWN],
-        view1,
-        view2,
-        mean=list(config.dataset.mean),
-        std=list(config.dataset.std),
-        path=folder.pictures / "views.png",
-    )
+    with replaced(folder.pictures / "views.png") as file:
+        pictures.draw_view_pairs(
+            torch.cat(images)[:NUM_VIEWS_SHOWN],
+            view1,
+            view2,
+            mean=list(config.dataset.mean),
+            std=list(config.dataset.std),
+            path=file,
+        )
 
 
 def draw_curves(config: Config, folder: RunFolder) -> None:
@@ -100,10 +102,12 @@ def draw_curves(config: Config, folder: RunFolder) -> None:
     curves = read_curves(folder.metrics)
     shown = {name: curves[name] for name in CURVES if name in curves}
     if config.callbacks.pictures and shown:
-        pictures.draw_curves(shown, folder.pictures / "curves.png")
+        with replaced(folder.pictures / "curves.png") as file:
+            pictures.draw_metrics(shown, file)
     apart = {name: curves[column] for name, column in DIVERGENCE.items() if column in curves}
     if config.callbacks.pictures and apart and config.clients.num_clients > 1:
-        pictures.draw_divergence(apart, folder.pictures / "divergence.png")
+        with replaced(folder.pictures / "divergence.png") as file:
+            pictures.draw_divergence(apart, file)
 
 
 def write_end(
@@ -131,7 +135,7 @@ def write_end(
         rounds_by_mode=None if saving is None else saving.num_rounds,
     )
     log.info("the overhead\n%s", describe_overhead(config, overhead))
-    write_atomically(folder.overhead, to_json(config, overhead))
+    write_atomically(folder.overhead, overhead_json(config, overhead))
     log_to_wandb(folder, config, overhead_values(folder))
     deployment.write_records(config, folder, module)
     if config.callbacks.probe_at_end:

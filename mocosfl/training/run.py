@@ -10,7 +10,7 @@ from mocosfl.config.identity import FREE_ON_RESUME, changed_keys, copy_keys
 from mocosfl.config.schema import Config
 from mocosfl.data.expert_data import open_data
 from mocosfl.overhead.plan import make_plan
-from mocosfl.overhead.plan_in_words import describe
+from mocosfl.overhead.plan_in_words import describe_plan
 from mocosfl.rules.validate import validate
 from mocosfl.runs.checkpoint import check_same_run
 from mocosfl.runs.folder import RunFolder
@@ -117,7 +117,7 @@ def _train(config: Config, folder: RunFolder, deployment: Deployment, *, resume:
     check_disk(config, folder, plan)
     check_memory(config, plan)
     deployment.check(config)
-    log.info("the plan\n%s", describe(config, plan))
+    log.info("the plan\n%s", describe_plan(config, plan))
     # Imported here: Lightning and matplotlib take seconds, and the plan need not wait for them.
     from mocosfl.training.fit import fit
     from mocosfl.training.records import closing_words, write_start

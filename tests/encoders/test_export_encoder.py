@@ -16,7 +16,7 @@ from mocosfl.config.schema import Config
 from mocosfl.encoders import export_encoder as encoder_export
 from mocosfl.encoders import onnx_graph
 from mocosfl.encoders.export_encoder import ExportedEncoder, export_encoder
-from mocosfl.encoders.facts import EncoderFacts, facts_from_metadata
+from mocosfl.encoders.facts import EncoderFacts, encoder_facts_from_metadata
 from mocosfl.encoders.image_encoder import image_encoder
 from mocosfl.runs.folder import RunFolder
 from tests.support.configurations import Compose
@@ -68,7 +68,7 @@ def test_the_files_of_an_encoder_say_what_it_is(
     facts = export_made_up(compose(SMALL), tmp_path, monkeypatch).encoder.facts
     session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"))
     metadata = session.get_modelmeta().custom_metadata_map
-    assert facts_from_metadata(metadata) == facts
+    assert encoder_facts_from_metadata(metadata) == facts
     assert json.loads(metadata["mocosfl.mean"]) == list(compose(SMALL).dataset.mean)
     assert mocosfl.load_encoder(tmp_path / "encoder.safetensors").facts == facts
     (end,), (start,) = session.get_outputs(), session.get_inputs()

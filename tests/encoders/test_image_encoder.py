@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import mocosfl
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.data.image_folder import decode_picture
-from mocosfl.encoders.facts import facts_from_metadata
+from mocosfl.encoders.facts import encoder_facts_from_metadata
 from mocosfl.encoders.image_encoder import ImageEncoder, image_encoder
 from mocosfl.encoders.safetensors_file import read_encoder_file, write_encoder_file
 from mocosfl.evaluation.features import extract_features
@@ -245,7 +245,7 @@ def test_a_file_that_is_no_encoder_is_refused(exported: Path, damage: str, messa
 
 def test_facts_come_back_from_metadata(encoder: ImageEncoder):
     facts = encoder.facts._replace(cut_layer=None, mean=(0.1, 1 / 3, 1.0))
-    assert facts_from_metadata(facts.to_metadata()) == facts
+    assert encoder_facts_from_metadata(facts.to_metadata()) == facts
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path):

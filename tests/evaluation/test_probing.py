@@ -11,11 +11,11 @@ from mocosfl.config.probe import ProbeConfig
 from mocosfl.evaluation import probing as report_module
 from mocosfl.evaluation.probing import (
     ProbeReport,
+    accuracies_by_name,
     dataset_of,
     probe_encoder,
-    summary,
     table,
-    write_report,
+    write_probes,
 )
 from mocosfl.runs.checkpoint import fingerprint, read_encoder
 from mocosfl.runs.folder import RunFolder
@@ -92,7 +92,7 @@ def test_files_hold_the_whole_result(report: ProbeReport, quick_run: RunFolder, 
     encoder, folder = read_encoder(quick_run.last), tmp_path / "probe"
     classes = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     for _ in range(2):  # a second report replaces the first
-        write_report(encoder, report, classes, folder)
+        write_probes(encoder, report, classes, folder)
     results = json.loads((folder / "results.json").read_text())
     assert results["encoder_step"] == encoder.step == 21
     assert results["encoder"] == str(quick_run.last)
@@ -118,7 +118,7 @@ def test_files_hold_the_whole_result(report: ProbeReport, quick_run: RunFolder, 
 
 
 def test_summary_has_final_and_best_of_each_probe(report: ProbeReport):
-    values = summary(report)
+    values = accuracies_by_name(report)
     assert values["probe/knn_top1"] == report.knn_top1
     assert values["probe/linear_top1_final"] == report.probes[0].final_top1
     assert values["probe/semi_1_percent_top1_best"] == report.probes[2].best_top1

@@ -15,7 +15,7 @@ from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.folding import stacked_state
 from mocosfl.federation.ranks import ALONE, Ranks
 from mocosfl.training.processes.strategy import free_port
-from mocosfl.training.processes.workers import Job, further_processes
+from mocosfl.training.processes.workers import RankJob, further_processes
 from tests.support.small_federation import TAU, make_split
 
 NUM_CLIENTS, POOL = 7, torch.tensor([4, 0, 6, 2, 5])
@@ -40,11 +40,11 @@ def test_places_of_a_pool_are_dealt_in_turn():
 @pytest.mark.slow
 def test_two_processes_hold_one_pool():
     port = free_port()
-    with further_processes(hold, [Job({}, Path(), None, 1, port)]):
-        hold(Job({}, Path(), None, 0, port), lambda: None)
+    with further_processes(hold, [RankJob({}, Path(), None, 1, port)]):
+        hold(RankJob({}, Path(), None, 0, port), lambda: None)
 
 
-def hold(job: Job, ready: Callable[[], None]) -> None:
+def hold(job: RankJob, ready: Callable[[], None]) -> None:
     """Compare this process's part of everything with what one process would have."""
     ready()
     dist.init_process_group(

@@ -12,7 +12,7 @@ from mocosfl.config.schema import Config
 from mocosfl.federation.build import build_federation
 from mocosfl.federation.optimizer import make_optimizer
 from mocosfl.overhead.plan import make_plan
-from mocosfl.overhead.plan_in_words import describe
+from mocosfl.overhead.plan_in_words import describe_plan
 from tests.support.configurations import Compose, changed
 from tests.support.small_federation import make_step
 
@@ -165,7 +165,7 @@ def test_client_bank_is_as_large_as_planned_once_all_took_part(
 def test_description_holds_the_figures_and_what_stops_early(compose: Compose):
     bottleneck = {"split.bottleneck_channels": 4, "split.bottleneck_stride": 2}
     config = changed(compose(CIFAR), {**bottleneck, "trainer.max_steps": 1500})
-    text = describe(config, make_plan(config, FIFTY_EACH))
+    text = describe_plan(config, make_plan(config, FIFTY_EACH))
     for part in (
         "resnet18, width 64, cut 1, bottleneck C4S2",
         "shards: 2 of 10 classes a client",
@@ -178,7 +178,8 @@ def test_description_holds_the_figures_and_what_stops_early(compose: Compose):
         "4 x 16 x 16 an image",
     ):
         assert part in text
-    assert "stopping after" not in describe(compose(CIFAR), make_plan(compose(CIFAR), FIFTY_EACH))
+    text = describe_plan(compose(CIFAR), make_plan(compose(CIFAR), FIFTY_EACH))
+    assert "stopping after" not in text
 
 
 def test_whole_network_is_on_the_client(compose: Compose):
@@ -188,7 +189,7 @@ def test_whole_network_is_on_the_client(compose: Compose):
     assert plan.head_parameters == 11_176_512 - 9408 + 1728
     weights = 4 * (plan.head_parameters + plan.projector_parameters)
     assert plan.up_bytes == plan.down_bytes == plan.syncs_per_round * weights
-    text = describe(config, plan)
+    text = describe_plan(config, plan)
     assert "whole on each client" in text
     assert "smashed" not in text
 
@@ -197,7 +198,7 @@ def test_central_training_sends_nothing(compose: Compose):
     config = compose(["dataset=cifar10", "method=central_moco"])
     plan = make_plan(config, np.array([50_000]))
     assert (plan.num_steps, plan.up_bytes, plan.down_bytes) == (100_000, 0, 0)
-    text = describe(config, plan)
+    text = describe_plan(config, plan)
     assert "none, one machine holds all images" in text
     assert "syncs" not in text
 
@@ -206,7 +207,7 @@ def test_labels_need_a_classifier_and_no_queue(compose: Compose):
     config = compose(["dataset=cifar10", "clients=20", "method=sfl_supervised"])
     plan = make_plan(config, np.full(20, 2500))
     assert (plan.keys_per_step, plan.projector_parameters) == (0, 513 * 10)
-    text = describe(config, plan)
+    text = describe_plan(config, plan)
     assert "classifier 5,130" in text
     assert "queue" not in text
 
@@ -221,7 +222,7 @@ def test_rich_clients_bring_their_share_of_the_rows(compose: Compose):
     plan = make_plan(config, np.full(100, 500))
     assert plan.rows_per_step == 20 * 16 + 80 * 1
     assert plan.steps_per_round == 50_000 // 400
-    assert "16 each of 20 rich, 1 each of 80 poor, 400 rows a step" in describe(config, plan)
+    assert "16 each of 20 rich, 1 each of 80 poor, 400 rows a step" in describe_plan(config, plan)
 
 
 @pytest.mark.parametrize(
@@ -235,4 +236,4 @@ def test_rich_clients_bring_their_share_of_the_rows(compose: Compose):
 )
 def test_partition_is_described(compose: Compose, overrides: list[str], text: str):
     config = compose(["dataset=cifar10", *overrides])
-    assert text in describe(config, make_plan(config, np.full(100, 500)))
+    assert text in describe_plan(config, make_plan(config, np.full(100, 500)))

@@ -38,7 +38,7 @@ def test_views_are_drawn_in_their_own_colours(num_images: int, tmp_path: Path) -
     centre, scale = (torch.tensor(values)[:, None, None] for values in (mean, std))
     view1, view2 = ((view / 255.0 - centre) / scale for view in views)
     path = tmp_path / "views.png"
-    pictures.draw_views(images, view1, view2, mean=mean, std=std, path=path)
+    pictures.draw_view_pairs(images, view1, view2, mean=mean, std=std, path=path)
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
     for colour in colours.numpy():
         assert (pixels == colour).all(axis=1).sum() > 1000 * num_images
@@ -51,16 +51,16 @@ def test_curves_are_drawn(num_metrics: int, tmp_path: Path) -> None:
     names += [f"train/other_{index}" for index in range(4)]
     values = [0.5 + 0.001 * step for step in steps[:-1]] + [float("nan")]
     metrics = dict.fromkeys(names[:num_metrics], (steps, values))
-    pictures.draw_curves(metrics, tmp_path / "curves.png")
+    pictures.draw_metrics(metrics, tmp_path / "curves.png")
     check_picture(tmp_path / "curves.png")
 
 
 def test_a_curve_of_one_point_or_of_none_finite_is_drawn(tmp_path: Path) -> None:
     metrics = {"train/loss": ([3.0], [1.0]), "val/knn_top1": ([1.0], [float("nan")])}
-    pictures.draw_curves(metrics, tmp_path / "curves.png")
+    pictures.draw_metrics(metrics, tmp_path / "curves.png")
     check_picture(tmp_path / "curves.png")
 
 
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="metrics: nothing to draw"):
-        pictures.draw_curves({}, tmp_path / "curves.png")
+        pictures.draw_metrics({}, tmp_path / "curves.png")

@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mocosfl.report.curves import IMAGES, ROUNDS, STEPS, read_curves, shared_axis, smoothed, thinned
+from mocosfl.report.curves import (
+    IMAGES,
+    ROUNDS,
+    STEPS,
+    drawable_curves,
+    shared_axis,
+    smoothed,
+    thinned,
+)
 
 
 def test_curves_are_over_images_in_a_sweep_and_over_steps_where_a_run_is_older(tmp_path: Path):
@@ -14,7 +22,7 @@ def test_curves_are_over_images_in_a_sweep_and_over_steps_where_a_run_is_older(t
         "step,train/loss,progress/rounds,progress/images_seen\n9,3,0.5,100\n19,nan,1,200\n29,1,1.5,300\n"
     )
     old.write_text("step,train/loss\n9,3\n")
-    curves, older = read_curves(new), read_curves(old)
+    curves, older = drawable_curves(new), drawable_curves(old)
     assert curves["train/loss"].values.tolist() == [3, 1]
     assert curves["train/loss"].places[STEPS.column].tolist() == [10, 30]
     assert curves["train/loss"].places[IMAGES.column].tolist() == [100, 300]

@@ -18,7 +18,7 @@ from mocosfl.edge.server.client_settings import make_remote_clients
 from mocosfl.edge.server.deployment import NetworkedDeployment
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.plan import make_plan
-from mocosfl.overhead.plan_in_words import describe
+from mocosfl.overhead.plan_in_words import describe_plan
 from mocosfl.overhead.traffic import rates
 from mocosfl.rules.edge import parse_address
 from mocosfl.rules.validate import validate
@@ -97,10 +97,10 @@ def test_server_s_configuration_composes_and_is_sound() -> None:
 def test_plan_tells_who_is_remote(compose_quick: Compose) -> None:
     config = with_edge(compose_quick([]), num_remote=3, precision="int8")
     counts = np.full(100, 14)
-    text = describe(config, make_plan(config, counts))
+    text = describe_plan(config, make_plan(config, counts))
     assert "3 remote clients, 97 simulated" in text
     assert "in the clear, smashed data in int8" in text
-    assert "edge  " not in describe(compose_quick([]), make_plan(compose_quick([]), counts))
+    assert "edge  " not in describe_plan(compose_quick([]), make_plan(compose_quick([]), counts))
 
 
 @pytest.mark.parametrize(("precision", "num_bytes"), [("fp32", 4), ("fp16", 2), ("int8", 1)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mocosfl.overhead.plan import make_plan
-from mocosfl.overhead.plan_in_words import describe
+from mocosfl.overhead.plan_in_words import describe_plan
 from mocosfl.rules.validate import validate
 from tests.support.configurations import Compose, changed
 from tests.support.problems import problems
@@ -83,7 +83,7 @@ def test_clients_frozen_at_an_expert_s_head_may_be_spread_over_processes(compose
 
 def test_plan_tells_the_clients_of_each_process(compose: Compose):
     config = compose(["clients=5", "trainer.devices=2"])
-    text = describe(config, make_plan(config, np.full(5, 100)))
+    text = describe_plan(config, make_plan(config, np.full(5, 100)))
     assert "processes        2, each with 2 or 3 clients of the pool" in text
     config.trainer.devices = 1
-    assert "processes" not in describe(config, make_plan(config, np.full(5, 100)))
+    assert "processes" not in describe_plan(config, make_plan(config, np.full(5, 100)))

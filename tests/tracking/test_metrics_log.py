@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from mocosfl.runs.metrics import read_curves, read_metrics
+from mocosfl.runs.records import DamagedFile
 from mocosfl.tracking.metrics_log import MetricsLog
 
 
@@ -76,3 +78,25 @@ def test_fresh_run_has_no_row_left_after_continuing_from_the_start(path: Path):
     log.continue_from(0)
     assert read_metrics(path) == []
     assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]
+
+
+def test_damaged_file_is_named(path: Path):
+    path.parent.mkdir()
+    path.write_bytes(b'step,loss\n1,"' + b"x" * 200_000)
+    with pytest.raises(DamagedFile, match=r"metrics\.csv: not readable \(Error\)"):
+        MetricsLog(path)
+
+
+def test_failing_rewrite_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch):
+    log = MetricsLog(path)
+    log.log_metrics({"loss": 1.0}, 0)
+    before = path.read_text()
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        log.log_metrics({"loss": 2.0, "knn": 0.5}, 1)
+    assert path.read_text() == before
+    assert list(path.parent.iterdir()) == [path]

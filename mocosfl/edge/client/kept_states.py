@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mocosfl.edge import federation_pb2 as pb
+from mocosfl.system.files import replaced_file
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +101,8 @@ class KeptStates:
 
     def _write(self, path: Path, state: State) -> None:
         content = {**state._asdict(), "number": self._next_number}
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
+        with replaced_file(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
         self._next_number += 1
 
     def _find(self, folder: Path) -> None:

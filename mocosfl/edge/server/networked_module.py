@@ -5,6 +5,7 @@ from typing import Any
 
 from mocosfl.edge.server.networked_federation import NetworkedFederation
 from mocosfl.federation.step import Step
+from mocosfl.runs.checkpoint_names import EDGE, OPTIMIZERS
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.step_record import Figures
 
@@ -44,11 +45,11 @@ class NetworkedMocoSFL(MocoSFL):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Have the clients keep their state first, so that both go on from the same step."""
         super().on_save_checkpoint(checkpoint)
-        if "optimizer_states" not in checkpoint:
+        if OPTIMIZERS not in checkpoint:
             return
         hub = self.federation.hub
         hub.keep(self.global_step)
-        checkpoint["edge"] = {
+        checkpoint[EDGE] = {
             "run": self.run,
             "head_step": self.federation.head_step,
             "ledger": hub.ledger.state_dict(),
@@ -57,6 +58,6 @@ class NetworkedMocoSFL(MocoSFL):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what the streams need."""
         super().on_load_checkpoint(checkpoint)
-        edge = checkpoint["edge"]
+        edge = checkpoint[EDGE]
         self.run, self.federation.head_step = edge["run"], edge["head_step"]
         self.federation.hub.ledger.load_state_dict(edge["ledger"])

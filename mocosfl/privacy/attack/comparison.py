@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
     psnr: Tensor
 
 
-class Spread(NamedTuple):
+class FiniteSpread(NamedTuple):
     """A quantity over images.
 
     Attributes:
@@ -49,7 +49,7 @@ class Spread(NamedTuple):
     num_infinite: int
 
 
-def compare(reconstructions: Tensor, images: Tensor) -> Comparison:
+def compare_images(reconstructions: Tensor, images: Tensor) -> Comparison:
     """Compare reconstructions with what they are of, image by image.
 
     Args:
@@ -76,15 +76,15 @@ def _ssim_torchmetrics(first: Tensor, second: Tensor) -> Tensor:
     return values
 
 
-def spread(values: Tensor) -> Spread:
+def finite_spread(values: Tensor) -> FiniteSpread:
     """Return mean and standard deviation of values (B,), infinite ones counted and left out."""
     infinite = int(values.isinf().sum())
     finite = values[~values.isinf()]
     if len(finite) == 0:
-        return Spread(math.inf if infinite else math.nan, math.nan, infinite)
-    return Spread(float(finite.mean()), float(finite.std(correction=0)), infinite)
+        return FiniteSpread(math.inf if infinite else math.nan, math.nan, infinite)
+    return FiniteSpread(float(finite.mean()), float(finite.std(correction=0)), infinite)
 
 
-def spreads(comparison: Comparison) -> dict[str, Spread]:
+def spreads(comparison: Comparison) -> dict[str, FiniteSpread]:
     """Return mean and standard deviation of each quantity, by its name."""
-    return {name: spread(values) for name, values in comparison._asdict().items()}
+    return {name: finite_spread(values) for name, values in comparison._asdict().items()}

@@ -143,7 +143,7 @@ def train_decoder(
             optimizer.zero_grad()
             F.mse_loss(decoder(smashed[rows]), images[rows]).backward()
             optimizer.step()
-        guesses = decode(decoder, smashed[validation], batch_size=batch_size)
+        guesses = decode_all(decoder, smashed[validation], batch_size=batch_size)
         mse = float(F.mse_loss(guesses, images[validation]))
         if mse < best_mse:  # never with NaN: a decoder that blew up is not kept
             best_epoch, best_mse = epoch, mse
@@ -155,7 +155,7 @@ def train_decoder(
     return TrainedDecoder(decoder, validation, best_epoch, best_mse)
 
 
-def decode(decoder: nn.Module, smashed: Tensor, *, batch_size: int) -> Tensor:
+def decode_all(decoder: nn.Module, smashed: Tensor, *, batch_size: int) -> Tensor:
     """Return reconstructions (B, 3, H, H) of smashed data (B, c, h, w), in eval mode."""
     decoder.eval()
     with torch.no_grad():

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from mocosfl.config.attack import AttackConfig
-from mocosfl.privacy.attack.comparison import Comparison, Spread, compare, spreads
+from mocosfl.privacy.attack.comparison import Comparison, FiniteSpread, compare_images, spreads
 from mocosfl.privacy.attack.images import AttackImages
 from mocosfl.privacy.attack.inversion import (
     DecoderSettings,
@@ -17,7 +17,7 @@ from mocosfl.privacy.attack.inversion import (
     PixelHead,
     Search,
     TrainedDecoder,
-    decode,
+    decode_all,
     invert,
     smash,
     train_decoder,
@@ -68,7 +68,7 @@ def attack_head(encoder: Encoder, images: AttackImages, settings: AttackConfig) 
     trained = train_decoder(
         smash(head, known, batch_size=block), known, _decoder_settings(settings), seed=settings.seed
     )
-    decoded = decode(trained.decoder, smashed, batch_size=block)
+    decoded = decode_all(trained.decoder, smashed, batch_size=block)
     decoder_seconds, start = time.monotonic() - start, time.monotonic()
     searches, found = _search(head, smashed, known, trained, decoded, settings)
     mean = known.mean(dim=0, keepdim=True).expand_as(victims)
@@ -100,7 +100,7 @@ def _search(
     )
     tuning = known[trained.validation[: a.optimisation_tuning_images].to(known.device)]
     mean = known.mean(dim=0, keepdim=True)
-    guesses = decode(trained.decoder, smash(head, tuning, batch_size=block), batch_size=block)
+    guesses = decode_all(trained.decoder, smash(head, tuning, batch_size=block), batch_size=block)
     starts = {MEAN: mean.expand_as(tuning), DECODER: guesses}
     searches = try_searches(head, tuning, starts, recipe, block_images=block)
     start = decoded if searches[0].start == DECODER else mean.expand_as(decoded)
@@ -118,7 +118,8 @@ def _decoder_settings(settings: AttackConfig) -> DecoderSettings:
 def comparisons(result: AttackResult, images: AttackImages) -> dict[str, Comparison]:
     """Return what each attack's reconstructions are worth."""
     return {
-        name: compare(found, images.victim_images) for name, found in result.reconstructions.items()
+        name: compare_images(found, images.victim_images)
+        for name, found in result.reconstructions.items()
     }
 
 
@@ -137,11 +138,11 @@ def as_table(found: dict[str, Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _cell(spread: Spread, digits: int) -> str:
+def _cell(spread: FiniteSpread, digits: int) -> str:
     return f"{spread.mean:.{digits}f} +- {spread.std:.{digits}f}"
 
 
-def to_json(
+def attack_record(
     result: AttackResult,
     found: dict[str, Comparison],
     *,

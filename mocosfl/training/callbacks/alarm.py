@@ -4,9 +4,11 @@ import math
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 
+from mocosfl.federation.step import Step
+from mocosfl.runs.checkpoint_names import ALARM, SUSPICIOUS_SINCE
 from mocosfl.system.errors import Collapsed, TrainingStopped
+from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.module import MocoSFL
 
 
@@ -20,7 +22,7 @@ def _advice(module: MocoSFL) -> str:
     return advice if module.attackers is None else f"Lower taressfl.alpha. {advice}"
 
 
-class Alarm(Callback):
+class Alarm(AfterStep):
     """Stops a run whose loss is not finite, or that has collapsed.
 
     Collapsed: for `window_steps` in a row the loss is within `loss_margin` of what embeddings
@@ -50,22 +52,20 @@ class Alarm(Callback):
         self.loss_margin, self.min_std, self.strict_end = loss_margin, min_std, strict_end
         self.suspicious_since: int | None = None
 
+    @property
+    def state_key(self) -> str:
+        """Name of its part in the checkpoint."""
+        return ALARM
+
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into the checkpoint."""
-        return {"suspicious_since": self.suspicious_since}
+        return {SUSPICIOUS_SINCE: self.suspicious_since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore from the checkpoint."""
-        self.suspicious_since = state_dict["suspicious_since"]
+        self.suspicious_since = state_dict[SUSPICIOUS_SINCE]
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: pl.Trainer, module: MocoSFL, batch: Step) -> None:
         """Look at the last step.
 
         Raises:
@@ -73,13 +73,12 @@ class Alarm(Callback):
             Collapsed: the run has collapsed.
         """
         step = trainer.global_step
-        assert isinstance(pl_module, MocoSFL)
-        record = pl_module.record
+        record = module.record
         if record is None or (step % self.every_steps and not is_last_step(trainer)):
             return
         output = record.output
         loss, std = float(output.loss), float(output.embedding_std)
-        server = pl_module.federation.server
+        server = module.federation.server
         if not math.isfinite(loss):
             raise TrainingStopped(
                 f"the loss is {loss} at step {step}: training diverged in the last "
@@ -87,7 +86,7 @@ class Alarm(Callback):
                 f"{server.advice} (optimizer.server_lr, optimizer.client_lr)"
             )
         passes = server.num_passes
-        stuck = abs(loss - pl_module.uniform_loss) < passes * self.loss_margin
+        stuck = abs(loss - module.uniform_loss) < passes * self.loss_margin
         # Not `std >= min_std`: a step of one row has no spread, and says nothing.
         if not (stuck or std < self.min_std):
             self.suspicious_since = None
@@ -99,8 +98,8 @@ class Alarm(Callback):
         if too_long or (self.strict_end and is_last_step(trainer)):
             raise Collapsed(
                 f"the network has collapsed: for {lasted} steps the loss stays at {loss:.3f} "
-                f"(outputs that tell nothing give {pl_module.uniform_loss:.3f}) and the spread of "
-                f"its outputs at {std:.4f} (evenly spread: 1). {_advice(pl_module)}"
+                f"(outputs that tell nothing give {module.uniform_loss:.3f}) and the spread of "
+                f"its outputs at {std:.4f} (evenly spread: 1). {_advice(module)}"
                 + (
                     "; callbacks.collapse_window_steps=0 turns this alarm off"
                     if too_long and not self.strict_end

@@ -1,6 +1,5 @@
 """Checkpoints: written safely, and only of a finite state."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback
 
 from mocosfl.federation.ranks import Ranks
+from mocosfl.federation.step import Step
+from mocosfl.system.files import replaced_file
+from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.callbacks.alarm import Alarm, is_last_step
 from mocosfl.training.module import MocoSFL
 
@@ -22,14 +23,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         """Save to `path`."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        with partial.open("wb") as file:
+        with replaced_file(Path(path)) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
 
 
 def save_if_finite(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> None:
@@ -44,7 +39,7 @@ def save_if_finite(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> No
         trainer.save_checkpoint(path, weights_only=weights_only)
 
 
-class LastCheckpoint(Callback):
+class LastCheckpoint(AfterStep):
     """Keeps `last.ckpt` current: every so many steps or minutes, and at the end.
 
     Of several processes the first one's clock decides. They ask it every `ask_every_steps`, because
@@ -78,21 +73,13 @@ class LastCheckpoint(Callback):
         """Start the clock."""
         self._last_time = time.monotonic()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: pl.Trainer, module: MocoSFL, batch: Step) -> None:
         """Save where it is due."""
         step = trainer.global_step
         if self.alarm is not None and self.alarm.suspicious_since is not None:
             return
-        assert isinstance(pl_module, MocoSFL)
         due = is_last_step(trainer) or step % self.every_steps == 0
-        if due or self._late(step, pl_module.federation.ranks):
+        if due or self._late(step, module.federation.ranks):
             save_if_finite(trainer, self.path, weights_only=False)
             self._last_time = time.monotonic()
 

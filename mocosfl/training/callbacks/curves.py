@@ -5,9 +5,11 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar
 
+from mocosfl.federation.step import Step
 from mocosfl.tracking.metrics_log import MetricsLog
+from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.module import MocoSFL
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ def log_values(trainer: pl.Trainer, values: dict[str, float]) -> None:
         logger.log_metrics(values, step=trainer.global_step - 1)
 
 
-class Curves(Callback):
+class Curves(AfterStep):
     """Logs the training metrics, images a second and the steps' seconds.
 
     Here and not by Lightning's own logging, which writes a step's row after the checkpoint of
@@ -53,18 +55,10 @@ class Curves(Callback):
             if isinstance(logger, MetricsLog):
                 logger.continue_from(trainer.global_step)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: pl.Trainer, module: MocoSFL, batch: Step) -> None:
         """Log where it is due."""
         step = trainer.global_step
-        assert isinstance(pl_module, MocoSFL)
-        record = pl_module.record
+        record = module.record
         assert record is not None
         self._num_images += record.num_images
         # At each sync, since the next one would hide it; a sync waits for the device anyway.
@@ -73,7 +67,7 @@ class Curves(Callback):
             if divergence:
                 log_values(trainer, divergence)
             return
-        values = {name: float(v) for name, v in pl_module.metrics().items()}
+        values = {name: float(v) for name, v in module.metrics().items()}
         now = time.monotonic()
         seconds = now - self._time
         values["time/step_seconds"] = seconds / (step - self._step)
@@ -83,7 +77,7 @@ class Curves(Callback):
         log_values(trainer, values)
         for short, name in SHOWN.items():
             if name in values:
-                pl_module.log(short, values[name], prog_bar=True, logger=False)
+                module.log(short, values[name], prog_bar=True, logger=False)
 
 
 class Bar(TQDMProgressBar):

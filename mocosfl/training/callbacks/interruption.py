@@ -8,20 +8,22 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 
 from mocosfl.config.schema import Config
+from mocosfl.federation.step import Step
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.resuming import how_to_go_on
+from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.callbacks.alarm import Alarm
 from mocosfl.training.callbacks.checkpoints import save_if_finite
+from mocosfl.training.module import MocoSFL
 
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption(Callback):
+class Interruption(AfterStep):
     """Ends a run that is interrupted so that nothing is lost, and says how to go on with it.
 
     A second signal ends it at once. Where others take part in a step, other processes of the run or
@@ -77,14 +79,7 @@ class Interruption(Callback):
         self.requested = number
         log.info("stopping behind this step; press Ctrl-C again to stop at once")
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: pl.Trainer, module: MocoSFL, batch: Step) -> None:
         """End the run where that was asked for; it comes behind what logs and saves a step."""
         if self.requested is None:
             return

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from mocosfl.config.choices import FeatureKind
@@ -16,6 +15,8 @@ from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
+from mocosfl.federation.step import Step
+from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.callbacks.alarm import Alarm, is_last_step
 from mocosfl.training.callbacks.checkpoints import save_if_finite
 from mocosfl.training.callbacks.curves import log_values
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 KNN_BATCH_IMAGES = 500
 
 
-class KnnMonitor(Callback):
+class KnnMonitor(AfterStep):
     """Classifies training images by their neighbours; keeps the best checkpoint by it.
 
     Test images are never looked at.
@@ -55,26 +56,18 @@ class KnnMonitor(Callback):
         # After a return from a collapse the file may be gone with the steps that it was of.
         self.best_top1 = state_dict["best_top1"] if self.best_path.is_file() else -1.0
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: pl.Trainer, module: MocoSFL, batch: Step) -> None:
         """Measure at the end of the rounds where it is due, and of the run."""
         step = trainer.global_step
-        assert isinstance(pl_module, MocoSFL)
         every = self.settings.knn_every_rounds
-        due = every and step % (every * pl_module.steps_per_round) == 0
+        due = every and step % (every * module.steps_per_round) == 0
         if not (every and (due or is_last_step(trainer))):
             return
         start = time.monotonic()
-        top1 = self.measure(trainer.datamodule.data, pl_module)  # type: ignore[attr-defined]
+        top1 = self.measure(trainer.datamodule.data, module)  # type: ignore[attr-defined]
         seconds = time.monotonic() - start
         log_values(trainer, {"val/knn_top1": top1, "val/knn_seconds": seconds})
-        pl_module.log("kNN", top1, prog_bar=True, logger=False)
+        module.log("kNN", top1, prog_bar=True, logger=False)
         log.info("step %d: kNN %.2f %% (%.1f s)", step, 100 * top1, seconds)
         suspicious = self.alarm is not None and self.alarm.suspicious_since is not None
         if top1 > self.best_top1 and not suspicious:

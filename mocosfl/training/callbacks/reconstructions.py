@@ -2,16 +2,16 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 
 from mocosfl.federation.step import Step
 from mocosfl.pictures.reconstructions import draw_reconstructions
 from mocosfl.privacy.ssim import ssim
+from mocosfl.system.files import replaced
 from mocosfl.tracking.loggers import log_picture
+from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.callbacks.alarm import is_last_step
 from mocosfl.training.module import MocoSFL
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 NUM_SHOWN = 12
 
 
-class Reconstructions(Callback):
+class Reconstructions(AfterStep):
     """Draws the first views of a step above what the clients' attackers make of them."""
 
     def __init__(self, folder: Path, *, every_rounds: int) -> None:
@@ -32,24 +32,16 @@ class Reconstructions(Callback):
         """
         self.folder, self.every_rounds = folder, every_rounds
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Step,
-        batch_idx: int,
-    ) -> None:
+    def after_step(self, trainer: pl.Trainer, module: MocoSFL, batch: Step) -> None:
         """Draw at the end of the rounds where it is due, and of the run."""
-        assert isinstance(pl_module, MocoSFL)
-        if pl_module.attackers is None:
+        if module.attackers is None:
             return
-        due = trainer.global_step % (self.every_rounds * pl_module.steps_per_round) == 0
+        due = trainer.global_step % (self.every_rounds * module.steps_per_round) == 0
         if not (due or is_last_step(trainer)):
             return
         path = self.folder / f"reconstructions_round{batch.round + 1:04d}.png"
-        self._draw(pl_module, batch, path)
-        step, progress = trainer.global_step - 1, pl_module.progress
+        self._draw(module, batch, path)
+        step, progress = trainer.global_step - 1, module.progress
         log_picture(trainer.loggers, "privacy/reconstructions", path, step=step, progress=progress)
 
     def _draw(self, module: MocoSFL, batch: Step, path: Path) -> None:
@@ -62,9 +54,9 @@ class Reconstructions(Callback):
         spread = torch.linspace(0, len(images) - 1, min(NUM_SHOWN, len(images))).round().long()
         images, decoded = images[spread].cpu(), decoded[spread].cpu()
         similarity = float(ssim(decoded, images).mean())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_reconstructions(
-            {"view": images, f"attacker\nSSIM {similarity:.2f}": decoded},
-            path,
-            title=f"What the simulated attacker sees after round {batch.round + 1:,}",
-        )
+        with replaced(path) as picture:
+            draw_reconstructions(
+                {"view": images, f"attacker\nSSIM {similarity:.2f}": decoded},
+                picture,
+                title=f"What the simulated attacker sees after round {batch.round + 1:,}",
+            )

@@ -10,6 +10,7 @@ from mocosfl.data.expert_data import open_data
 from mocosfl.federation.ranks import Ranks
 from mocosfl.overhead.plan import make_plan
 from mocosfl.runs.checkpoint import config_of
+from mocosfl.runs.checkpoint_names import CONFIG
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.logs import setup_logging
 from mocosfl.training.build import build_module
@@ -18,7 +19,7 @@ from mocosfl.training.cpu_settings import cpu_settings
 from mocosfl.training.data_module import DataModule
 from mocosfl.training.initial_weights import load_expert, start_from_expert
 from mocosfl.training.processes.strategy import OwnProcesses
-from mocosfl.training.processes.workers import Job, further_processes
+from mocosfl.training.processes.workers import RankJob, further_processes
 from mocosfl.training.trainer import make_trainer
 
 
@@ -36,13 +37,13 @@ def further_ranks(
     if processes is None:
         return nullcontext()
     jobs = [
-        Job(plain(config), folder.path, checkpoint, rank, processes.port)
+        RankJob(plain(config), folder.path, checkpoint, rank, processes.port)
         for rank in range(1, processes.ranks.number)
     ]
     return further_processes(train_rank, jobs)
 
 
-def train_rank(job: Job, ready: Callable[[], None]) -> None:
+def train_rank(job: RankJob, ready: Callable[[], None]) -> None:
     """Train as the first process does, and write nothing.
 
     Args:
@@ -50,7 +51,7 @@ def train_rank(job: Job, ready: Callable[[], None]) -> None:
         ready: called when all is built and the processes can meet.
     """
     setup_logging()
-    config, folder = config_of({"config": job.config}), RunFolder(job.folder)
+    config, folder = config_of({CONFIG: job.config}), RunFolder(job.folder)
     with cpu_settings(config):
         own_partition = folder.partition if job.checkpoint is not None else None
         data = open_data(config, partition_file=own_partition)

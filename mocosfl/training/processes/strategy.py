@@ -25,14 +25,13 @@ from torch.optim import Optimizer
 
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.ranks import Ranks
+from mocosfl.runs.checkpoint_names import OPTIMIZERS, STACKS, STATE
 from mocosfl.training.module import MocoSFL
 
 ADDRESS = "127.0.0.1"  # all processes are on one machine
 
 # Rank 0 measures the kNN monitor alone while the others wait for it.
 TIMEOUT = timedelta(hours=1)
-
-STACKS = ("federation.clients.online.", "federation.clients.momentum.")
 
 # What Lightning leaves in the environment for the processes that it would start itself.
 VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
@@ -168,8 +167,8 @@ class PoolStrategy(DDPStrategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Load a checkpoint's state, of the heads this process's own."""
-        state = _changed_stacks(dict(checkpoint["state_dict"]), self._own)
-        super().load_model_state_dict({**checkpoint, "state_dict": state}, strict=strict)
+        state = _changed_stacks(dict(checkpoint[STATE]), self._own)
+        super().load_model_state_dict({**checkpoint, STATE: state}, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the optimizer's state with the SGD buffers of the whole pool."""
@@ -177,8 +176,8 @@ class PoolStrategy(DDPStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Load a checkpoint's optimizer, of the heads' buffers this process's own."""
-        states = [_changed_buffers(state, self._own) for state in checkpoint["optimizer_states"]]
-        super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
+        states = [_changed_buffers(state, self._own) for state in checkpoint[OPTIMIZERS]]
+        super().load_optimizer_state_dict({**checkpoint, OPTIMIZERS: states})
 
     def _of_pool(self, own: Tensor) -> Tensor:
         return self._clients.ranks.of_pool(own.detach(), self._clients.pool_size)

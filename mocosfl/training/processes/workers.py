@@ -34,7 +34,7 @@ class WorkerFailed(RuntimeError):
     """A further process has failed; the message holds its traceback."""
 
 
-class Job(NamedTuple):
+class RankJob(NamedTuple):
     """What a further process is told."""
 
     config: dict[str, Any]  # the run's, plain values
@@ -44,7 +44,7 @@ class Job(NamedTuple):
     port: int  # where the processes find each other
 
 
-Work = Callable[[Job, Callable[[], None]], None]  # calls its second argument when it can begin
+Work = Callable[[RankJob, Callable[[], None]], None]  # calls its second argument when it can begin
 
 
 class _Worker(NamedTuple):
@@ -54,7 +54,7 @@ class _Worker(NamedTuple):
 
 
 @contextmanager
-def further_processes(work: Work, jobs: Sequence[Job]) -> Iterator[None]:
+def further_processes(work: Work, jobs: Sequence[RankJob]) -> Iterator[None]:
     """Run further processes beside what is done in the context.
 
     Args:
@@ -84,11 +84,12 @@ def further_processes(work: Work, jobs: Sequence[Job]) -> Iterator[None]:
 
 def _is_of_exchange(error: RuntimeError) -> bool:
     """Return whether an error comes from the exchange with a process that may be gone."""
-    # Gloo's have no class of their own.
+    # By its words: torch raises what goes wrong in gloo as a plain RuntimeError with nothing but a
+    # message, which names a file of gloo's. NCCL's errors are DistError.
     return isinstance(error, DistError) or "gloo" in str(error)
 
 
-def _start(work: Work, job: Job) -> _Worker:
+def _start(work: Work, job: RankJob) -> _Worker:
     # "spawn": a fork would inherit threads and, on a GPU, a context that it can't use.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -115,7 +116,7 @@ def _known_start_method() -> Iterator[None]:
         multiprocessing.set_start_method(usual, force=True)
 
 
-def _run(work: Work, job: Job, connection: Connection) -> None:
+def _run(work: Work, job: RankJob, connection: Connection) -> None:
     """Do the work in the further process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -13,7 +13,7 @@ from mocosfl.privacy.attack.inversion import (
     OptimisationSettings,
     PixelHead,
     Search,
-    decode,
+    decode_all,
     invert,
     relative_error,
     smash,
@@ -76,7 +76,7 @@ def test_decoder_recovers_images_from_an_identity_head():
     known, victims = crops(80, 16, seed=0), crops(16, 16, seed=1)
     settings = DecoderSettings("plain", 11, 4, 3e-3, 0.1)
     trained = train_decoder(known, known, settings, seed=0)
-    assert mean_ssim(decode(trained.decoder, victims, batch_size=8), victims) > 0.95
+    assert mean_ssim(decode_all(trained.decoder, victims, batch_size=8), victims) > 0.95
 
 
 def test_decoder_recovers_nothing_from_a_constant_head():
@@ -85,14 +85,14 @@ def test_decoder_recovers_nothing_from_a_constant_head():
     settings = DecoderSettings("conv_normN0C8", 4, 8, 1e-2, 0.1)
     smashed = smash(Constant(), known, batch_size=16)
     trained = train_decoder(smashed, known, settings, seed=0)
-    found = decode(trained.decoder, smash(Constant(), victims, batch_size=16), batch_size=16)
+    found = decode_all(trained.decoder, smash(Constant(), victims, batch_size=16), batch_size=16)
     assert mean_ssim(found, victims) < 0.2
 
 
 def test_decoder_of_the_same_seed_has_the_same_bits_and_of_another_has_not():
     known = crops(30, 16, seed=0)
     one, same, other = (train_decoder(known, known, QUICK, seed=seed) for seed in (3, 3, 4))
-    outputs = [decode(t.decoder, known, batch_size=30) for t in (one, same, other)]
+    outputs = [decode_all(t.decoder, known, batch_size=30) for t in (one, same, other)]
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(one.validation, same.validation)
     assert not torch.equal(outputs[0], outputs[2])
@@ -110,7 +110,7 @@ def test_decoder_kept_is_that_of_the_best_validation():
     # So high a rate makes epochs worse than those before them.
     trained = train_decoder(known, known, DecoderSettings("conv_normN0C8", 6, 8, 0.3, 0.25), seed=1)
     rows = trained.validation
-    again = (decode(trained.decoder, known[rows], batch_size=8) - known[rows]).square().mean()
+    again = (decode_all(trained.decoder, known[rows], batch_size=8) - known[rows]).square().mean()
     assert float(again) == pytest.approx(trained.validation_mse, rel=1e-6)
     shorter = [
         train_decoder(known, known, DecoderSettings("conv_normN0C8", n, 8, 0.3, 0.25), seed=1)

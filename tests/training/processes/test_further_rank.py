@@ -29,7 +29,7 @@ from mocosfl.training.callbacks.checkpoints import LastCheckpoint
 from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.collapse import read_collapses
 from mocosfl.training.processes import further_rank
-from mocosfl.training.processes.workers import Job, WorkerFailed
+from mocosfl.training.processes.workers import RankJob, WorkerFailed
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, curves, read
 from tests.support.configurations import Compose
@@ -193,7 +193,7 @@ def test_clock_of_several_processes_is_asked_at_some_steps_alone(monkeypatch: py
 # ---- failures
 
 
-def fail_at_third_step(job: Job, ready: Callable[[], None]) -> None:
+def fail_at_third_step(job: RankJob, ready: Callable[[], None]) -> None:
     """Train as a further process that breaks."""
     good, calls = Federation.learn, []
 

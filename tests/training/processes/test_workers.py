@@ -13,30 +13,30 @@ from typing import Any
 import pytest
 
 from mocosfl.system.errors import TrainingStopped
-from mocosfl.training.processes.workers import Job, WorkerFailed, further_processes
+from mocosfl.training.processes.workers import RankJob, WorkerFailed, further_processes
 from tests.support.paths import ROOT
 from tests.support.running_processes import running
 
 
-def fail_at_once(job: Job, ready: Callable[[], None]) -> None:
+def fail_at_once(job: RankJob, ready: Callable[[], None]) -> None:
     raise ValueError(f"no data for rank {job.rank}")
 
 
-def vanish(job: Job, ready: Callable[[], None]) -> None:
+def vanish(job: RankJob, ready: Callable[[], None]) -> None:
     os._exit(3)
 
 
-def wait_for_ever(job: Job, ready: Callable[[], None]) -> None:
+def wait_for_ever(job: RankJob, ready: Callable[[], None]) -> None:
     ready()
     time.sleep(1000)
 
 
-def end_quietly(job: Job, ready: Callable[[], None]) -> None:
+def end_quietly(job: RankJob, ready: Callable[[], None]) -> None:
     ready()
 
 
-def job(rank: int = 1) -> Job:
-    return Job({}, Path(), None, rank, 0)
+def job(rank: int = 1) -> RankJob:
+    return RankJob({}, Path(), None, rank, 0)
 
 
 @pytest.mark.slow
