@@ -15,6 +15,7 @@ from mocosfl.federation.saving import CommunicationSaving, Traffic
 from mocosfl.federation.server import ServerOutput, SupervisedServer
 from mocosfl.federation.step import Step
 from mocosfl.privacy.attackers import AttackerPool, Privacy, decoder_lr_factor
+from mocosfl.runs import checkpoint_names as names
 from mocosfl.training.step_record import Figures, StepRecord
 
 
@@ -198,22 +199,21 @@ class MocoSFL(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the configuration in, as plain values; an encoder alone needs no client bank."""
-        checkpoint["config"] = self.config
-        checkpoint["max_steps"] = self.trainer.max_steps
-        checkpoint["images_seen"] = self.images_seen
-        if "optimizer_states" not in checkpoint:
-            state = checkpoint["state_dict"]
-            del state["federation.clients._extra_state"]
-            for name in [name for name in state if name.startswith("attackers.")]:
+        checkpoint[names.CONFIG] = self.config
+        checkpoint[names.MAX_STEPS] = self.trainer.max_steps
+        checkpoint[names.IMAGES_SEEN] = self.images_seen
+        if names.OPTIMIZERS not in checkpoint:
+            state = checkpoint[names.STATE]
+            for name in [name for name in state if name.startswith((names.BANK, names.ATTACKERS))]:
                 del state[name]
         elif self.saving is not None:
-            checkpoint["saving"] = self.saving.state_dict()
+            checkpoint[names.SAVING] = self.saving.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what is no tensor of a module."""
-        self.images_seen = checkpoint["images_seen"]
+        self.images_seen = checkpoint[names.IMAGES_SEEN]
         if self.saving is not None:
-            self.saving.load_state_dict(checkpoint["saving"])
+            self.saving.load_state_dict(checkpoint[names.SAVING])
             self.saving.check_store(self.steps_per_round)
 
     @property

@@ -1,0 +1,126 @@
+"""The rule of imports: a package imports only from the lines above it (docs/architecture.md)."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support.paths import ROOT
+
+PACKAGE = ROOT / "mocosfl"
+ORDER = (
+    ("system", "pictures"),
+    ("config",),
+    ("models",),
+    ("federation",),
+    ("data", "runs"),
+    ("privacy", "tracking"),
+    ("rules", "evaluation"),
+    ("overhead",),
+    ("training", "report"),
+    ("cli",),
+    ("edge",),
+    ("encoders",),
+)
+LINE = {name: line for line, names in enumerate(ORDER) for name in names}
+# What takes seconds to import or is an optional extra. An import inside a function keeps it out of
+# `--help`, of the plan or of a command that does without it; there is no other reason for one.
+HEAVY = ("torch", "pytorch_lightning", "matplotlib", "wandb", "sklearn", "onnx", "onnxruntime",
+         "grpc", "wandb_workspaces")  # fmt: skip
+
+
+class Import(NamedTuple):
+    file: Path  # that imports
+    name: str  # dotted, what it imports
+    inside: bool  # a function
+    typing: bool  # for types alone
+
+
+def imports(file: Path) -> Iterator[Import]:
+    """Yield the imports of a file, those inside functions too."""
+
+    def visit(node: ast.AST, inside: bool, typing: bool) -> Iterator[Import]:
+        inside |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        typing |= isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if isinstance(node, ast.Import):
+            yield from (Import(file, alias.name, inside, typing) for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                yield Import(file, f"{node.module}.{alias.name}", inside, typing)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside, typing)
+
+    return visit(ast.parse(file.read_text()), inside=False, typing=False)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+ALL = [found for file in FILES for found in imports(file)]
+OURS = [found for found in ALL if found.name.startswith("mocosfl.")]
+
+
+def module_of(name: str) -> Path | None:
+    """Return the file of a dotted name of ours, or of the module that it is a name in."""
+    parts = name.split(".")
+    for number in (len(parts), len(parts) - 1):
+        path = ROOT.joinpath(*parts[:number])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def test_a_package_imports_only_from_the_lines_above_it() -> None:
+    against = []
+    for file, name, *_ in OURS:
+        package, target = file.relative_to(PACKAGE).parts[0], name.split(".")[1]
+        if package == target or package not in LINE:  # a command at the root imports all
+            continue
+        if target not in LINE or LINE[target] >= LINE[package]:
+            against.append(f"{file.relative_to(ROOT)} -> {name}")
+    assert against == []
+
+
+def test_every_folder_has_its_line() -> None:
+    assert {file.parts[len(PACKAGE.parts)] for file in PACKAGE.glob("*/*.py")} == set(LINE)
+
+
+def test_nobody_imports_a_command_at_the_root() -> None:
+    commands = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
+    found = [f"{file.relative_to(ROOT)} -> {name}" for file, name, *_ in OURS
+             if name.split(".")[1] in commands]  # fmt: skip
+    assert found == []
+
+
+def test_no_file_imports_its_way_in_a_circle() -> None:
+    left = {file: set[Path]() for file in FILES}
+    for file, name, *_ in OURS:
+        target = module_of(name)
+        if target is not None and target != file:
+            left[file].add(target)
+    while free := {file for file, targets in left.items() if not targets & left.keys()}:
+        left = {file: targets for file, targets in left.items() if file not in free}
+    assert not left, f"among these: {sorted(str(file.relative_to(ROOT)) for file in left)}"
+
+
+def test_imports_inside_functions_keep_out_what_is_heavy() -> None:
+    reached: dict[Path, frozenset[str]] = {}
+
+    def reaches(file: Path) -> frozenset[str]:
+        """Return what is heavy of all that a file of ours imports at its top."""
+        if file not in reached:
+            tops = [i for i in ALL if i.file == file and not (i.inside or i.typing)]
+            reached[file] = frozenset[str]().union(*map(brings, tops))
+        return reached[file]
+
+    def brings(found: Import) -> frozenset[str]:
+        if not found.name.startswith("mocosfl"):
+            return frozenset({found.name.split(".")[0]} & set(HEAVY))
+        target = module_of(found.name)
+        return frozenset() if target is None else reaches(target)
+
+    needless = [
+        f"{found.file.relative_to(ROOT)}: {found.name}"
+        for found in ALL
+        if found.inside and not brings(found) - reaches(found.file)
+    ]
+    assert needless == []
