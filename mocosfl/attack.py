@@ -8,7 +8,6 @@ from omegaconf import OmegaConf
 
 from mocosfl.config.attack import AttackConfig
 from mocosfl.config.hydra_setup import hydra_command
-from mocosfl.rules.attack import validate_attack
 from mocosfl.system.errors import user_errors
 from mocosfl.system.files import check_writable
 from mocosfl.system.logs import setup_logging
@@ -39,6 +38,7 @@ def run_attack(config: AttackConfig) -> None:
     # Imported here, so that --help and typing errors do not wait for torch.
     from mocosfl.privacy.attack.images import choose_images
     from mocosfl.privacy.attack.run import as_table, attack_head, comparisons, to_json
+    from mocosfl.rules.attack import validate_attack
     from mocosfl.system.files import write_atomically
     from mocosfl.tracking.loggers import log_to_wandb
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from mocosfl.config.choices import PartitionKind, Schedule, Symmetric, TaressflMode
 from mocosfl.config.command_line import quote_choices
+from mocosfl.config.derived import aligns_momentum
 from mocosfl.config.hydra_setup import choose_run_dir
 from mocosfl.config.published import (
     published_batch_size,
@@ -223,9 +224,9 @@ def test_numbers_that_name_a_choice_are_quoted_for_hydra(argument: str, quoted: 
 
 def test_method_monacosfl_aligns_and_sends_both_views(compose: Compose):
     config = compose(["method=monacosfl"])
-    assert config.method.align_momentum
+    assert aligns_momentum(config)
     assert config.moco.symmetric is Symmetric.full
-    assert not compose([]).method.align_momentum
+    assert not aligns_momentum(compose([]))
 
 
 @pytest.mark.parametrize(

@@ -270,12 +270,6 @@ WHOLE = "method=fl_moco keeps the whole network on the client"
 METHOD_CASES: list[tuple[str, dict[str, Any], str]] = [
     (
         "mocosfl",
-        {"method.whole_network": True},
-        "method.name=mocosfl, method.whole_network=True, method.supervised=False: do not belong "
-        "together; choose method=mocosfl and leave the other two alone",
-    ),
-    (
-        "mocosfl",
         {"split.cut_layer": None},
         "split.cut_layer=null: method=mocosfl cuts the network; set a cut from 1 on",
     ),
@@ -347,11 +341,6 @@ METHOD_CASES: list[tuple[str, dict[str, Any], str]] = [
         {"clients.num_clients": 2},
         "clients.num_clients=2: method=central_moco has one client that holds all images; set it "
         "to 1, or choose a federated method",
-    ),
-    (
-        "sfl_supervised",
-        {"method.align_momentum": True},
-        "method.align_momentum=true: method=sfl_supervised has no momentum heads; set it to false",
     ),
 ]
 

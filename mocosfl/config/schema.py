@@ -173,9 +173,6 @@ class MethodConfig:
     """`method=`: the federated algorithm."""
 
     name: str = MISSING  # mocosfl, monacosfl, fl_moco, central_moco, or {sfl,central}_supervised
-    align_momentum: bool = MISSING  # a sync averages the momentum heads too (MonAcoSFL)
-    whole_network: bool = MISSING  # the whole network on each client, no cut
-    supervised: bool = MISSING  # cross-entropy with the labels in place of the contrastive loss
     local_epochs: int = MISSING  # passes over a client's images in a round; 1 published
 
 

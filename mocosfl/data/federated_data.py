@@ -8,7 +8,13 @@ import numpy.typing as npt
 import torch
 
 from mocosfl.config.choices import KnnImages, PartitionKind
-from mocosfl.config.derived import batch_sizes, num_rich_clients, pool_size, remote_clients
+from mocosfl.config.derived import (
+    batch_sizes,
+    is_supervised,
+    num_rich_clients,
+    pool_size,
+    remote_clients,
+)
 from mocosfl.config.schema import Config
 from mocosfl.data.cache import ImageDataset
 from mocosfl.data.loader import FederationShape, StepLoader
@@ -152,7 +158,7 @@ class FederatedData:
             syncs_per_round=clients.syncs_per_round,
             local_epochs=method.local_epochs,
             dropout_probability=clients.dropout_probability,
-            num_views=1 if method.supervised else 2,
+            num_views=1 if is_supervised(self.config) else 2,
             overfit_steps=self.config.trainer.overfit_steps,
         )
         return StepLoader(
@@ -160,7 +166,7 @@ class FederatedData:
             shape,
             view_maker,
             block_images=self.config.trainer.view_block_images,
-            labels=self.dataset.train.labels if method.supervised else None,
+            labels=self.dataset.train.labels if is_supervised(self.config) else None,
             ranks=ranks,
             remote=remote_clients(self.config),
         )

@@ -21,7 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
 
-from mocosfl.config.derived import is_frozen, num_views, queue_shape
+from mocosfl.config.derived import (
+    is_frozen,
+    is_supervised,
+    is_whole_network,
+    num_views,
+    queue_shape,
+)
 from mocosfl.config.schema import Config
 from mocosfl.federation.ema import update_ema
 from mocosfl.federation.loss import contrastive_loss
@@ -87,7 +93,7 @@ def _make_client(config: Config) -> Client:
     momentum = None
     if frozen:
         momentum = online  # a frozen head's copy stays equal to it
-    elif not config.method.supervised:
+    elif not is_supervised(config):
         momentum = _filled(build_network(config).client, dtype).requires_grad_(False)
     o = config.optimizer
     optimizer = None
@@ -100,7 +106,7 @@ def _make_client(config: Config) -> Client:
 
 def own_queue(config: Config) -> KeyQueue | None:
     """Return the queue of a client that computes the contrastive loss itself, else None."""
-    if not config.method.whole_network or config.method.supervised:
+    if not is_whole_network(config) or is_supervised(config):
         return None
     (_, length), generator = queue_shape(config), torch.Generator()
     queue = KeyQueue(1, length, dim=config.moco.projector_dim, generator=generator)

@@ -1,12 +1,22 @@
-"""Rules of `validate` about the privacy module."""
+"""Rules for `taressfl`, the privacy module."""
 
 from collections.abc import Iterable, Iterator
 
 from mocosfl.config.choices import LEARNING, Averaging, ClientState, PartitionKind, TaressflMode
+from mocosfl.config.derived import is_frozen
+from mocosfl.config.methods import METHODS
 from mocosfl.config.schema import Config
 from mocosfl.privacy.decoders import parse_decoder
+from mocosfl.rules.problems import (
+    not_from_0_to_1,
+    not_positive,
+    not_up_to_1,
+    refuse,
+    too_small,
+)
 
-METHODS = ("mocosfl", "monacosfl")
+# Of these the clients have a head that contrasts: it can be inverted, and learn not to be.
+CONTRASTING = [name for name, m in METHODS.items() if not m.whole_network and not m.supervised]
 
 _RETRIES = ("max_collapses", "collapse_lr_factor")
 
@@ -40,10 +50,10 @@ def taressfl_rules(config: Config) -> Iterator[str]:
         yield f"taressfl.expert={t.expert}: taressfl={mode.name} does not read it; use taressfl=on"
     if mode is TaressflMode.off:
         return
-    if config.method.name not in METHODS:
+    if config.method.name not in CONTRASTING:
         yield (
             f"taressfl.mode={mode.name}: method={config.method.name} has no place for it; choose "
-            f"one of {', '.join(METHODS)}, or taressfl=off"
+            f"one of {', '.join(CONTRASTING)}, or taressfl=off"
         )
     if mode is TaressflMode.on:
         yield from _frozen(config)
@@ -65,9 +75,7 @@ def check_overrides(mode: TaressflMode, overrides: Iterable[str]) -> None:
     Raises:
         ValueError: names each of them.
     """
-    unread = list(_unread(mode, overrides))
-    if unread:
-        raise ValueError("\n".join(unread))
+    refuse(_unread(mode, overrides))
 
 
 def _unread(mode: TaressflMode, overrides: Iterable[str]) -> Iterator[str]:
@@ -81,30 +89,37 @@ def _unread(mode: TaressflMode, overrides: Iterable[str]) -> Iterator[str]:
             )
 
 
+def decoder_rules(key: str, decoder: str) -> Iterator[str]:
+    """Yield a line where a decoder's name can't be read."""
+    try:
+        parse_decoder(decoder)
+    except ValueError as error:
+        yield f"{key}={error}"
+
+
 def _numbers(config: Config) -> Iterator[str]:
     t = config.taressfl
-    for name, value in (("target_ssim", t.target_ssim), ("target_fraction", t.target_fraction)):
-        if not 0 <= value <= 1:
-            yield f"taressfl.{name}={value}: must be from 0 to 1"
-    for name, value in (
-        ("collapse_alpha_factor", t.collapse_alpha_factor),
-        ("collapse_lr_factor", t.collapse_lr_factor),
-    ):
-        if not 0 < value <= 1:
-            yield f"taressfl.{name}={value}: must be above 0 and at most 1"
-    for name, least in (
-        ("alpha", t.alpha),
-        ("pictures_every_rounds", t.pictures_every_rounds),
-        ("max_collapses", t.max_collapses),
-    ):
-        if not least >= 0:
-            yield f"taressfl.{name}={least}: must be at least 0"
-    if not t.decoder_lr > 0:
-        yield f"taressfl.decoder_lr={t.decoder_lr}: must be above 0"
-    try:
-        parse_decoder(t.decoder)
-    except ValueError as error:
-        yield f"taressfl.decoder={error}"
+    yield from not_from_0_to_1(
+        [
+            ("taressfl.target_ssim", t.target_ssim),
+            ("taressfl.target_fraction", t.target_fraction),
+        ]
+    )
+    yield from not_up_to_1(
+        [
+            ("taressfl.collapse_alpha_factor", t.collapse_alpha_factor),
+            ("taressfl.collapse_lr_factor", t.collapse_lr_factor),
+        ]
+    )
+    yield from too_small(
+        [
+            ("taressfl.alpha", t.alpha, 0),
+            ("taressfl.pictures_every_rounds", t.pictures_every_rounds, 0),
+            ("taressfl.max_collapses", t.max_collapses, 0),
+        ]
+    )
+    yield from not_positive([("taressfl.decoder_lr", t.decoder_lr)])
+    yield from decoder_rules("taressfl.decoder", t.decoder)
 
 
 def _frozen(config: Config) -> Iterator[str]:
@@ -113,7 +128,7 @@ def _frozen(config: Config) -> Iterator[str]:
             "taressfl.expert=null: taressfl=on starts from an expert; name its run folder or "
             "checkpoint (python -m mocosfl.expert trains one)"
         )
-    if config.optimizer.client_lr != 0:
+    if not is_frozen(config):
         yield (
             f"optimizer.client_lr={config.optimizer.client_lr}: with taressfl=on the heads stay "
             "frozen; set it to 0, or use taressfl=online"
@@ -122,7 +137,7 @@ def _frozen(config: Config) -> Iterator[str]:
 
 def _learning(config: Config) -> Iterator[str]:
     mode, clients = config.taressfl.mode.name, config.clients
-    if config.optimizer.client_lr == 0:
+    if is_frozen(config):
         yield (
             f"optimizer.client_lr=0: with taressfl={mode} the heads learn to evade their attackers;"
             " set it above 0, or use taressfl=on"

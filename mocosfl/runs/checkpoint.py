@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from mocosfl.config.derived import is_whole_network
 from mocosfl.config.identity import (
     FREE_KEYS,
     FREE_ON_RESUME,
@@ -35,6 +36,16 @@ class Encoder(NamedTuple):
     source: str  # where it comes from, for tables
 
 
+def check_which(which: str) -> None:
+    """Check the name of a run's checkpoint.
+
+    Raises:
+        ValueError: it is neither `last` nor `best`.
+    """
+    if which not in ("last", "best"):
+        raise ValueError(f"which={which}: choose last or best")
+
+
 def find_checkpoint(path: Path, which: str) -> Path:
     """Return the checkpoint file that a user means.
 
@@ -46,8 +57,7 @@ def find_checkpoint(path: Path, which: str) -> Path:
         FileNotFoundError: there is none.
         ValueError: `which` is something else.
     """
-    if which not in ("last", "best"):
-        raise ValueError(f"which={which}: choose last or best")
+    check_which(which)
     if path.is_file():
         return path
     folder = RunFolder(path)
@@ -127,7 +137,7 @@ def check_head(config: Config, source: str) -> None:
     Raises:
         ValueError: the whole network is on the client.
     """
-    if config.method.whole_network:
+    if is_whole_network(config):
         raise ValueError(
             f"{source}: has no head, method={config.method.name} keeps the whole network in one "
             "place and nothing crosses a cut; name a run of a method that cuts the network, such "

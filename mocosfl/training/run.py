@@ -11,6 +11,7 @@ from mocosfl.config.schema import Config
 from mocosfl.data.expert_data import open_data
 from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe
+from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
 from mocosfl.runs.checkpoint import check_same_run
 from mocosfl.runs.folder import RunFolder
@@ -52,6 +53,7 @@ def train(config: Config, folder: RunFolder, *, resume: bool) -> "MocoSFL":
         WorkerFailed: a further process (trainer.devices) has failed.
     """
     validate(config)
+    check_machine(config)
     with cpu_settings(config), folder.locked():
         return _train_through_collapses(config, folder, resume=resume)
 
@@ -74,6 +76,7 @@ def train_unless_finished(config: Config, folder: RunFolder) -> "MocoSFL | None"
         ValueError, FileNotFoundError, TrainingStopped: as `train`.
     """
     validate(config)
+    check_machine(config)
     with cpu_settings(config), folder.locked():
         if folder.finished.is_file():
             return None
