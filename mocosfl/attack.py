@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mocosfl.runs.checkpoint import Encoder
     from mocosfl.runs.folder import RunFolder
 
+NUM_SHOWN = 12  # victims in the picture, at most: so many can be compared at a glance
+
 
 @hydra_command("attack")
 def main(config: AttackConfig) -> None:
@@ -55,7 +57,7 @@ def run_attack(config: AttackConfig) -> None:
     found = comparisons(result, images)
     values = to_json(result, found, encoder=encoder, images=images, settings=config)
     write_atomically(folder / "attack.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
-    _draw(result, found, encoder, images, config.attack.pictures, folder)
+    _draw(result, found, encoder, images, folder)
     print(as_table(found))
     print(_best_search(result))
     print(f"results: {folder}/attack.json, reconstructions.png")
@@ -108,7 +110,6 @@ def _draw(
     found: "dict[str, Comparison]",
     encoder: "Encoder",
     images: "AttackImages",
-    number: int,
     folder: Path,
 ) -> None:
     """Draw some victims above what each attack made of them."""
@@ -119,7 +120,7 @@ def _draw(
 
     # An even spread: victims are in the order of their numbers, and that may be by class.
     total = len(images.victims)
-    shown = torch.linspace(0, total - 1, min(number, total)).round().long()
+    shown = torch.linspace(0, total - 1, min(NUM_SHOWN, total)).round().long()
     rows = {"image": images.victim_images[shown]}
     for name in ("decoder", "optimisation"):
         s = spreads(found[name])

@@ -61,7 +61,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("callbacks.checkpoint_every_steps", 0, "must be at least 1"),
     ("callbacks.checkpoint_every_minutes", 0.0, "must be above 0"),
     ("callbacks.knn_every_rounds", -1, "must be at least 0"),
-    ("callbacks.knn_held_out_fraction", -0.1, "must be from 0 to 1"),
+    ("callbacks.knn_held_out_fraction", -0.1, "must be from 0 to below 1"),
     ("callbacks.knn_num_neighbors", 0, "must be at least 1"),
     ("callbacks.knn_temperature", 0.0, "must be above 0"),
     ("callbacks.collapse_window_steps", -1, "must be at least 0"),
@@ -239,9 +239,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "callbacks.knn_num_images=0: must be at least 1",
     ),
     (
-        {"callbacks.knn_held_out_fraction": 1.0, "callbacks.knn_images": "held_out"},
-        "callbacks.knn_held_out_fraction=1.0: must be above 0 and below 1 with "
-        "callbacks.knn_images=held_out",
+        {"callbacks.knn_held_out_fraction": 1.0},
+        "callbacks.knn_held_out_fraction=1.0: must be from 0 to below 1",
     ),
 ]
 

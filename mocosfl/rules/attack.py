@@ -33,9 +33,6 @@ def _numbers(config: AttackConfig) -> Iterator[str]:
         ("attack.num_epochs", a.num_epochs, 1),
         ("attack.batch_size", a.batch_size, 1),
         ("attack.optimisation_steps", a.optimisation_steps, 1),
-        ("attack.optimisation_tuning_images", a.optimisation_tuning_images, 1),
-        ("attack.optimisation_block_images", a.optimisation_block_images, 1),
-        ("attack.pictures", a.pictures, 1),
     ]
     yield from too_small(at_least)
     yield from not_positive([("attack.learning_rate", a.learning_rate)])

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from mocosfl.config.choices import KnnImages
 from mocosfl.config.schema import Config
-from mocosfl.rules.problems import not_from_0_to_1, not_positive, too_small
+from mocosfl.rules.problems import not_below_1, not_positive, too_small
 
 
 def callback_rules(config: Config) -> Iterator[str]:
@@ -21,7 +20,7 @@ def callback_rules(config: Config) -> Iterator[str]:
             ("callbacks.collapse_min_std", c.collapse_min_std, 0),
         ]
     )
-    yield from not_from_0_to_1([("callbacks.knn_held_out_fraction", c.knn_held_out_fraction)])
+    yield from not_below_1([("callbacks.knn_held_out_fraction", c.knn_held_out_fraction)])
     yield from not_positive(
         [
             ("callbacks.knn_temperature", c.knn_temperature),
@@ -32,11 +31,6 @@ def callback_rules(config: Config) -> Iterator[str]:
         yield (
             f"callbacks.knn_num_neighbors={c.knn_num_neighbors}: must be below "
             f"callbacks.knn_num_images={c.knn_num_images}"
-        )
-    if c.knn_images is KnnImages.held_out and not 0 < c.knn_held_out_fraction < 1:
-        yield (
-            f"callbacks.knn_held_out_fraction={c.knn_held_out_fraction}: must be above 0 and "
-            "below 1 with callbacks.knn_images=held_out"
         )
 
 

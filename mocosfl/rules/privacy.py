@@ -20,8 +20,7 @@ CONTRASTING = [name for name, m in METHODS.items() if not m.whole_network and no
 
 _RETRIES = ("max_collapses", "collapse_lr_factor")
 
-_PENALTY = ("decoder", "decoder_lr", "alpha", "target_ssim", "pictures_every_rounds",
-            "collapse_alpha_factor")  # fmt: skip
+_PENALTY = ("decoder", "decoder_lr", "alpha", "target_ssim", "collapse_alpha_factor")
 
 READ = {  # what each mode reads of the group, beside the mode
     TaressflMode.off: ("mode", "expert", "auxiliary", *_RETRIES),  # the two have rules of their own
@@ -114,7 +113,6 @@ def _numbers(config: Config) -> Iterator[str]:
     yield from too_small(
         [
             ("taressfl.alpha", t.alpha, 0),
-            ("taressfl.pictures_every_rounds", t.pictures_every_rounds, 0),
             ("taressfl.max_collapses", t.max_collapses, 0),
         ]
     )

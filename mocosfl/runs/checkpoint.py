@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from mocosfl.config.derived import is_whole_network
@@ -15,7 +14,7 @@ from mocosfl.config.identity import (
     FREE_ON_RESUME,
     compared_values,
     differences,
-    with_added_keys,
+    recorded_config,
 )
 from mocosfl.config.schema import Config
 from mocosfl.federation.averaging import mean_of_rows
@@ -89,8 +88,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def config_of(checkpoint: dict[str, Any]) -> Config:
-    """Return the configuration that a checkpoint was trained with."""
-    return with_added_keys(OmegaConf.merge(OmegaConf.structured(Config), checkpoint["config"]))
+    """Return the configuration that a checkpoint was trained with.
+
+    Raises:
+        ValueError: it is that of another version.
+    """
+    return recorded_config(checkpoint["config"], "checkpoint")
 
 
 def part_of(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:

@@ -105,9 +105,8 @@ def _callbacks(config: Config, folder: RunFolder, *, first: bool) -> list[Callba
     if not first:
         return deciding
     callbacks = [Curves(every_steps=every), *deciding]
-    if settings.pictures and config.taressfl.pictures_every_rounds:
-        every_rounds = config.taressfl.pictures_every_rounds
-        callbacks.append(Reconstructions(folder.pictures, every_rounds=every_rounds))
+    if settings.pictures:
+        callbacks.append(Reconstructions(folder.pictures))
     callbacks.append(Interruption(folder, config, unless_suspicious=guarding))
     if config.trainer.progress_bar:
         callbacks.append(Bar(refresh_rate=every))
