@@ -20,3 +20,12 @@ METHODS = {
     "sfl_supervised": Method(supervised=True),
     "central_supervised": Method(whole_network=True, supervised=True, central=True),
 }
+
+
+def method_of(name: object) -> Method:
+    """Return what a name says of a method; of one that is not known, nothing out of the ordinary.
+
+    Args:
+        name: as a run has recorded it, which a report reads without asking whether it is valid.
+    """
+    return METHODS.get(str(name), Method())

@@ -10,6 +10,7 @@ from torch import nn
 from mocosfl.config.choices import Averaging, ClientState, Symmetric
 from mocosfl.config.derived import (
     aligns_momentum,
+    is_frozen,
     is_supervised,
     is_whole_network,
     pool_size,
@@ -54,7 +55,7 @@ def build_federation(
         pool_size=pool_size(config),
         momentum=config.moco.momentum,
         stateless=config.clients.client_state is ClientState.stateless,
-        frozen=config.optimizer.client_lr == 0,
+        frozen=is_frozen(config),
         averager=_build_averager(config, counts),
         ranks=ranks,
     )

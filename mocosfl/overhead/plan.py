@@ -13,6 +13,7 @@ from mocosfl.config.choices import LEARNING, Averaging, ClientState
 from mocosfl.config.derived import (
     aligns_momentum,
     batch_sizes,
+    is_frozen,
     is_supervised,
     keys_per_row,
     pool_size,
@@ -109,7 +110,7 @@ def _bank_bytes(config: Config, head: int) -> int:
     everyone = pool_size(config) < clients.num_clients
     own = everyone and clients.client_state is ClientState.bank
     rows = clients.num_clients if own else 1
-    trained = config.optimizer.client_lr > 0
+    trained = not is_frozen(config)
     copied = trained and not aligns_momentum(config) and not is_supervised(config)
     momentum = rows if copied else 1
     sgd = rows if trained and config.optimizer.momentum > 0 else 1

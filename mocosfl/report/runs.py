@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mocosfl.config.identity import FREE_KEYS
-from mocosfl.config.methods import METHODS
+from mocosfl.config.methods import method_of
 from mocosfl.report.paths_in_words import shown_words
 from mocosfl.report.results import newest_values, read_json, result_steps_of, results_of
 from mocosfl.runs.folder import RunFolder
@@ -62,7 +62,7 @@ class Run:
         """Return what every table shows of a run's settings."""
         get = self.settings.get
         pair, cut = get("split.bottleneck_channels"), get("split.cut_layer")
-        cut = "whole" if cut is None and _is_whole(get("method.name")) else cut
+        cut = "whole" if cut is None and method_of(get("method.name")).whole_network else cut
         if pair is not None and cut is not None:
             cut = f"{cut} C{pair}S{get('split.bottleneck_stride')}"
         return {
@@ -72,10 +72,6 @@ class Run:
             "clients": get("clients.num_clients"),
             "cut": cut,
         }
-
-
-def _is_whole(method: Any) -> bool:
-    return str(method) in METHODS and METHODS[str(method)].whole_network
 
 
 def find_runs(root: Path) -> list[Run]:

@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 
 from mocosfl.config.choices import Symmetric
-from mocosfl.config.derived import aligns_momentum, batch_sizes, remote_clients
+from mocosfl.config.derived import aligns_momentum, batch_sizes, is_frozen, remote_clients
 from mocosfl.config.schema import Config
 from mocosfl.data.view_maker import view_settings
 from mocosfl.edge import federation_pb2 as pb
@@ -89,7 +89,7 @@ def _settings(
         std=list(config.dataset.std),
         steps_per_round=steps_per_round,
         both_views=config.moco.symmetric is Symmetric.full,
-        frozen=optimizer.client_lr == 0,
+        frozen=is_frozen(config),
         align_momentum=aligns_momentum(config),
         tau=config.moco.momentum,
         sgd_momentum=optimizer.momentum,
