@@ -54,7 +54,7 @@ def composed_values(name: str, *, only: str = "") -> dict[str, str]:
 def _register() -> None:
     """Have each file of the schema register itself with Hydra."""
     for file in FILES:
-        import_module(f"mocosfl.{file.stem}")
+        import_module(f"mocosfl.config.{file.stem}")
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
