@@ -141,11 +141,7 @@ def test_split_is_chosen_by_name_and_overridden(compose: Compose):
 @pytest.mark.parametrize("name", [name for name in choices("split") if "_c" in name])
 def test_bottleneck_is_what_its_name_says(compose: Compose, name: str):
     cut, channels, stride = re.fullmatch(r"cut(\d)_c(\d+)s(\d)", name).groups()
-    file: Any = OmegaConf.load(CONF / "split" / f"{name}.yaml")
-    assert file.pop("defaults") == [f"cut{cut}"]
-    config: Any = compose([])
-    config.split = OmegaConf.merge(config.split, OmegaConf.load(CONF / "split" / f"cut{cut}.yaml"))
-    config.split = OmegaConf.merge(config.split, file)
+    config = compose([f"split={name}"])
     split = config.split
     assert split.cut_layer == int(cut)
     assert (split.bottleneck_channels, split.bottleneck_stride) == (int(channels), int(stride))
@@ -153,14 +149,15 @@ def test_bottleneck_is_what_its_name_says(compose: Compose, name: str):
 
 
 @pytest.mark.parametrize("name", [f"cut{layer}" for layer in range(1, 10)])
-def test_cut_is_what_its_name_says(name: str):
-    split: Any = OmegaConf.load(CONF / "split" / f"{name}.yaml")
+def test_cut_is_what_its_name_says(compose: Compose, name: str):
+    split = compose([f"split={name}"]).split
     assert (f"cut{split.cut_layer}", split.bottleneck_channels) == (name, None)
 
 
 @pytest.mark.parametrize("num_clients", [5, 20, 100, 200, 1000])
-def test_clients_files_are_the_published_rule_in_plain_values(num_clients: int):
-    assert OmegaConf.load(CONF / "clients" / f"{num_clients}.yaml") == {
+def test_clients_files_are_the_published_rule_in_plain_values(compose: Compose, num_clients: int):
+    clients: Any = compose([f"clients={num_clients}"]).clients
+    assert OmegaConf.to_container(clients, resolve=False, enum_to_str=True) == {
         "num_clients": num_clients,
         "batch_size": published_batch_size(num_clients),
         "syncs_per_round": published_syncs_per_round(num_clients),
