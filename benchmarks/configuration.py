@@ -10,6 +10,7 @@ from mocosfl.config.hydra_setup import composed
 from mocosfl.config.schema import Config
 from mocosfl.federation.build import build_federation
 from mocosfl.federation.federation import Federation
+from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
 from mocosfl.training.cpu_settings import keep_memory
 
@@ -52,6 +53,7 @@ def open_run(overrides: tuple[str, ...]) -> Config:
     """Compose a run's configuration, check it, and set up this process as `train` does."""
     config = compose(overrides)
     validate(config)
+    check_machine(config)
     keep_memory(config)
     torch.set_num_threads(config.trainer.num_threads or torch.get_num_threads())
     return config

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from benchmarks.configuration import Run, compose
 from benchmarks.contest import Pace
 from benchmarks.pil import pil_pipeline, view_of
-from mocosfl.config.derived import batch_sizes, pool_size
+from mocosfl.config.derived import aligns_momentum, batch_sizes, pool_size
 from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.round_plan import plan_round
@@ -116,7 +116,7 @@ def loop_federation(config: Config, device: str) -> LoopFederation:
         num_clients=config.clients.num_clients,
         queues=[keys.T.to(device) for keys in server.queue.keys],
         symmetric="server",
-        align_momentum=config.method.align_momentum,
+        align_momentum=aligns_momentum(config),
         temperature=config.moco.temperature,
         server_lr=settings.server_lr,
         client_lr=settings.client_lr,

@@ -8,7 +8,6 @@ from omegaconf import OmegaConf
 
 from mocosfl.config.attack import AttackConfig
 from mocosfl.config.hydra_setup import hydra_command
-from mocosfl.rules.attack import validate_attack
 from mocosfl.system.errors import user_errors
 from mocosfl.system.files import check_writable, replaced, write_atomically
 from mocosfl.system.logs import setup_logging
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from mocosfl.privacy.attack.images import AttackImages
     from mocosfl.privacy.attack.run import AttackResult
     from mocosfl.runs.checkpoint import Encoder
+
+NUM_SHOWN = 12  # victims in the picture, at most: so many can be compared at a glance
 
 
 @hydra_command("attack")
@@ -38,6 +39,7 @@ def run_attack(config: AttackConfig) -> None:
     # Imported here, so that --help and typing errors do not wait for torch.
     from mocosfl.privacy.attack.images import choose_images
     from mocosfl.privacy.attack.run import as_table, attack_head, attack_record, comparisons
+    from mocosfl.rules.attack import validate_attack
     from mocosfl.runs.checkpoint import check_has_head, read_encoder
     from mocosfl.runs.chosen import choose
     from mocosfl.tracking.loggers import log_to_wandb
@@ -57,7 +59,7 @@ def run_attack(config: AttackConfig) -> None:
     found = comparisons(result, images)
     values = attack_record(result, found, encoder=encoder, images=images, settings=config)
     write_atomically(folder / "attack.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
-    _draw(result, found, encoder, images, config.attack.pictures, folder)
+    _draw(result, found, encoder, images, folder)
     print(as_table(found))
     print(_best_search(result))
     print(f"results: {folder}/attack.json, reconstructions.png")
@@ -90,7 +92,6 @@ def _draw(
     found: "dict[str, Comparison]",
     encoder: "Encoder",
     images: "AttackImages",
-    number: int,
     folder: Path,
 ) -> None:
     """Draw some victims above what each attack made of them."""
@@ -101,7 +102,7 @@ def _draw(
 
     # An even spread: victims are in the order of their numbers, and that may be by class.
     total = len(images.victims)
-    shown = torch.linspace(0, total - 1, min(number, total)).round().long()
+    shown = torch.linspace(0, total - 1, min(NUM_SHOWN, total)).round().long()
     rows = {"image": images.victim_images[shown]}
     for name in ("decoder", "optimisation"):
         s = spreads(found[name])

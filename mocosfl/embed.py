@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from mocosfl.config.command_line import with_folder
 from mocosfl.config.embed import EmbedConfig
 from mocosfl.config.hydra_setup import hydra_command
-from mocosfl.rules.embed import validate_embed
 from mocosfl.system.errors import user_errors
 from mocosfl.system.files import check_writable, replaced, write_atomically
 from mocosfl.system.logs import setup_logging
@@ -42,12 +41,13 @@ def embed(config: EmbedConfig) -> None:
         ValueError, FileNotFoundError: a setting is wrong, the checkpoint or the pictures are not
             there, or pictures can't be read.
     """
-    validate_embed(config)
     # Imported here, so that --help and typing errors do not wait for torch.
     from mocosfl.encoders.embedding import list_pictures, num_threads, write_features
     from mocosfl.encoders.image_encoder import load_encoder
+    from mocosfl.rules.embed import validate_embed
     from mocosfl.system.device import chosen_device
 
+    validate_embed(config)
     pictures = list_pictures(Path(config.images))
     _check_neighbors(config, len(pictures.files))
     folder = _output_folder(config)

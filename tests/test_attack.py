@@ -178,7 +178,7 @@ def test_run_without_wandb_stays_without(run_copy: RunFolder):
 
 
 def test_checkpoint_without_a_head_is_refused(run_copy: RunFolder):
-    rewrite(run_copy, {"method.whole_network": True, "method.name": "fl_moco"})
+    rewrite(run_copy, {"method.name": "fl_moco"})
     with pytest.raises(ValueError, match="has no head, method="):
         attack(run_copy.path)
 

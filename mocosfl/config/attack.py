@@ -20,9 +20,6 @@ class AttackSettings:
     optimisation_steps: int = MISSING  # of Adam on the pixels
     optimisation_learning_rates: list[float] = MISSING  # in pixel ranges; the best is chosen
     optimisation_prior_weights: list[float] = MISSING  # of total variation; the best is chosen
-    optimisation_tuning_images: int = MISSING  # known images that the choice is made on, at most
-    optimisation_block_images: int = MISSING  # images a forward pass; bounds the memory
-    pictures: int = MISSING  # victims in the picture, at most
 
 
 @dataclass

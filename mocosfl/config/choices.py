@@ -79,11 +79,4 @@ class FeatureKind(Enum):
     projection = "projection"
 
 
-class KnnImages(Enum):
-    """Which images the kNN monitor classifies (`callbacks.knn_images`); never test images."""
-
-    leave_one_out = "leave_one_out"
-    held_out = "held_out"
-
-
 LEARNING = (TaressflMode.online, TaressflMode.expert)  # heads learn to evade attackers

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from mocosfl.config.choices import Symmetric, TaressflMode
 from mocosfl.config.edge import EdgeConfig
+from mocosfl.config.methods import METHODS
 from mocosfl.config.schema import Config
 
 
@@ -91,8 +92,22 @@ def client_kinds(config: Config) -> list[ClientKind]:
 
 def is_central(config: Config) -> bool:
     """Return whether one machine holds all images, so that nothing travels."""
-    expert = config.taressfl.mode is TaressflMode.expert
-    return expert or config.method.name.startswith("central_")
+    return is_expert(config) or METHODS[config.method.name].central
+
+
+def is_whole_network(config: Config) -> bool:
+    """Return whether each client holds the whole network, so that nothing is cut."""
+    return METHODS[config.method.name].whole_network
+
+
+def is_supervised(config: Config) -> bool:
+    """Return whether labels take the place of the contrastive loss."""
+    return METHODS[config.method.name].supervised
+
+
+def aligns_momentum(config: Config) -> bool:
+    """Return whether a sync averages the momentum heads too (MonAcoSFL)."""
+    return METHODS[config.method.name].aligns_momentum
 
 
 def is_frozen(config: Config) -> bool:
@@ -102,9 +117,9 @@ def is_frozen(config: Config) -> bool:
 
 def num_views(config: Config) -> int:
     """Return how many views of an image run through a client's online network in a step."""
-    if config.method.supervised:
+    if is_supervised(config):
         return 1
-    whole = config.method.whole_network  # the client itself exchanges the roles of both views
+    whole = is_whole_network(config)  # the client itself exchanges the roles of both views
     both = (Symmetric.full, Symmetric.server) if whole else (Symmetric.full,)
     return 2 if config.moco.symmetric in both else 1
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from mocosfl.config.choices import Profiler
 from mocosfl.config.edge import FREE_EDGE_KEYS
 from mocosfl.config.schema import Config
 
@@ -23,6 +22,35 @@ def plain(config: Config) -> dict[str, Any]:
     )
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def recorded_config(values: Any, source: str) -> Config:
+    """Return the configuration that a run has recorded.
+
+    Args:
+        values: as recorded, plain or OmegaConf's.
+        source: where they come from, for messages.
+
+    Raises:
+        ValueError: a key is not known or not there, or a value is of another kind.
+    """
+    try:
+        config = OmegaConf.merge(OmegaConf.structured(Config), values)
+    except ConfigKeyError as error:
+        raise _not_ours(source, f"{error.full_key} is not a key of it") from error
+    except OmegaConfBaseException as error:
+        raise _not_ours(source, f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise _not_ours(source, f"{', '.join(missing)}: not there")
+    return cast(Config, config)
+
+
+def _not_ours(source: str, problem: str) -> ValueError:
+    return ValueError(
+        f"{source}: not a configuration of this version of mocosfl ({problem}); put it back as it "
+        "was, or use the version that wrote it"
+    )
 
 
 def compared_values(config: Config) -> dict[str, Any]:
@@ -63,12 +91,6 @@ FREE_KEYS = ("run_dir", "sweep_name", "output_dir", "data_dir", "resume", "notes
 # remote clients come late.
 FREE_ON_RESUME = ("trainer.devices", *FREE_EDGE_KEYS)
 
-# Keys of `trainer` that came later: runs from before go on with what they did then.
-ADDED_KEYS = {
-    "compile": False, "compile_mode": "default", "keep_freed_memory": False,
-    "overfit_steps": 0, "profiler": Profiler.none,
-}  # fmt: skip
-
 
 def copy_keys(source: Any, target: Any, keys: Iterable[str]) -> None:
     """Give a configuration the values that another has under some full keys, in place.
@@ -85,14 +107,6 @@ def changed_keys(now: Any, before: Any, keys: Iterable[str]) -> dict[str, tuple[
     """Return key -> (value now, value before) of the keys that two configurations differ in."""
     pairs = {key: (OmegaConf.select(now, key), OmegaConf.select(before, key)) for key in keys}
     return {key: (new, old) for key, (new, old) in pairs.items() if new != old}
-
-
-def with_added_keys(config: Any) -> Config:
-    """Give a recorded configuration the keys that its version did not have, as it behaved."""
-    for key, value in ADDED_KEYS.items():
-        if OmegaConf.is_missing(config.trainer, key):
-            config.trainer[key] = value
-    return cast(Config, config)
 
 
 def below_data_dir(path: str | None, data_dir: str) -> str | None:

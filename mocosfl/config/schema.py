@@ -13,7 +13,6 @@ from mocosfl.config.choices import (
     ClientSchedule,
     ClientState,
     FeatureKind,
-    KnnImages,
     PartitionKind,
     Profiler,
     Schedule,
@@ -116,7 +115,6 @@ class TaressflConfig:
     target_fraction: float = MISSING  # expert: part of dataset's training images in it, [0, 1]
     target_rows: int = MISSING  # expert: rows of a batch with target images; 128 of 256 published
     auxiliary: DatasetConfig | None = None  # expert: the other images, without privacy to protect
-    pictures_every_rounds: int = MISSING  # expert, online: reconstructions are drawn; 0: never
     max_collapses: int = MISSING  # go back to the last good checkpoint so many times; 0: never
     collapse_alpha_factor: float = MISSING  # alpha from then on, (0, 1]
     collapse_lr_factor: float = MISSING  # learning rates of head and server from then on, (0, 1]
@@ -164,7 +162,6 @@ class MocoConfig:
     projector_dim: int = MISSING  # D, size of an embedding
     projector_batch_norm: bool = MISSING  # BatchNorm behind the hidden layer
     projector_expands: bool = MISSING  # hidden size times the block expansion (4 from ResNet-50 up)
-    schedule: Schedule = MISSING  # of the learning rates: step (v1) or cosine (v2)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
 
@@ -173,9 +170,6 @@ class MethodConfig:
     """`method=`: the federated algorithm."""
 
     name: str = MISSING  # mocosfl, monacosfl, fl_moco, central_moco, or {sfl,central}_supervised
-    align_momentum: bool = MISSING  # a sync averages the momentum heads too (MonAcoSFL)
-    whole_network: bool = MISSING  # the whole network on each client, no cut
-    supervised: bool = MISSING  # cross-entropy with the labels in place of the contrastive loss
     local_epochs: int = MISSING  # passes over a client's images in a round; 1 published
 
 
@@ -233,9 +227,9 @@ class CallbacksConfig:
     checkpoint_every_steps: int = MISSING  # last.ckpt is written after so many steps ...
     checkpoint_every_minutes: float = MISSING  # ... or minutes, whichever comes first
     knn_every_rounds: int = MISSING  # rounds between two kNN monitors; 0: never
-    knn_images: KnnImages = MISSING  # leave_one_out (all images train) or held_out
     knn_num_images: int = MISSING  # training images in the monitor, at most
-    knn_held_out_fraction: float = MISSING  # held_out: part of the training images set aside
+    # Part of the training images that is set aside to be classified; 0: all train, leave-one-out.
+    knn_held_out_fraction: float = MISSING
     knn_num_neighbors: int = MISSING  # k
     knn_temperature: float = MISSING  # of the neighbours' weights exp(similarity / T)
     knn_features: FeatureKind = MISSING  # backbone or projection

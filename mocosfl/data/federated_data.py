@@ -7,8 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mocosfl.config.choices import KnnImages, PartitionKind
-from mocosfl.config.derived import batch_sizes, num_rich_clients, pool_size, remote_clients
+from mocosfl.config.choices import PartitionKind
+from mocosfl.config.derived import (
+    batch_sizes,
+    is_supervised,
+    num_rich_clients,
+    pool_size,
+    remote_clients,
+)
 from mocosfl.config.schema import Config
 from mocosfl.data.cache import ImageDataset
 from mocosfl.data.loader import FederationShape, StepLoader
@@ -57,16 +63,15 @@ class FederatedData:
     def _hold_out(self) -> tuple[_Ints, _Ints]:
         """Return the training images' indices and those kept from training."""
         num_images = len(self.dataset.train.labels)
-        if self.config.callbacks.knn_images is not KnnImages.held_out:
+        fraction = self.config.callbacks.knn_held_out_fraction
+        if fraction == 0:
             return np.arange(num_images), np.arange(0)
         order = numpy_generator(self.config.seed, "held_out").permutation(num_images)
-        fraction = self.config.callbacks.knn_held_out_fraction
         num_held_out = int(fraction * num_images)
         if num_held_out == 0:
             raise ValueError(
                 f"callbacks.knn_held_out_fraction={fraction}: holds out none of {num_images} "
-                "training images; raise it, or use "
-                "callbacks.knn_images=leave_one_out"
+                "training images; raise it, or set it to 0 (leave-one-out)"
             )
         return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])
 
@@ -152,7 +157,7 @@ class FederatedData:
             syncs_per_round=clients.syncs_per_round,
             local_epochs=method.local_epochs,
             dropout_probability=clients.dropout_probability,
-            num_views=1 if method.supervised else 2,
+            num_views=1 if is_supervised(self.config) else 2,
             overfit_steps=self.config.trainer.overfit_steps,
         )
         return StepLoader(
@@ -160,7 +165,7 @@ class FederatedData:
             shape,
             view_maker,
             block_images=self.config.trainer.view_block_images,
-            labels=self.dataset.train.labels if method.supervised else None,
+            labels=self.dataset.train.labels if is_supervised(self.config) else None,
             ranks=ranks,
             remote=remote_clients(self.config),
         )

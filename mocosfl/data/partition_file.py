@@ -46,8 +46,8 @@ def read_partition(
     if len(held_out):
         raise ValueError(
             f"partition.path={path}: deals image {held_out[0]}, which is held out for the kNN "
-            f"monitor ({len(held_out)} such images); use callbacks.knn_images=leave_one_out, or "
-            "the seed and callbacks.knn_held_out_fraction of the run that made the partition"
+            f"monitor ({len(held_out)} such images); use callbacks.knn_held_out_fraction=0, or "
+            "the seed and the fraction of the run that made the partition"
         )
     unused = len(training) - len(partition.order)
     if unused:

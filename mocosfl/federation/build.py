@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from mocosfl.config.choices import Averaging, ClientState, Symmetric
-from mocosfl.config.derived import pool_size, queue_shape
+from mocosfl.config.derived import (
+    aligns_momentum,
+    is_frozen,
+    is_supervised,
+    is_whole_network,
+    pool_size,
+    queue_shape,
+)
 from mocosfl.config.schema import Config
 from mocosfl.federation.averaging import Averager
 from mocosfl.federation.client_pool import ClientPool
@@ -37,10 +44,9 @@ def build_federation(
         torch.manual_seed(torch_generator(config.seed, "weights").initial_seed())
         split = build_split(config)
         projector = build_projector(config, split)
-    method = config.method
     head: nn.Module = split.head
     trunk: nn.Module = split.trunk
-    if method.whole_network:
+    if is_whole_network(config):
         head, trunk = WholeNetwork(split.head.units, projector), nn.Identity()
         projector = nn.Identity()
     clients = ClientPool(
@@ -49,16 +55,16 @@ def build_federation(
         pool_size=pool_size(config),
         momentum=config.moco.momentum,
         stateless=config.clients.client_state is ClientState.stateless,
-        frozen=config.optimizer.client_lr == 0,
+        frozen=is_frozen(config),
         averager=_build_averager(config, counts),
         ranks=ranks,
     )
     return Federation(
         clients,
         _build_server(config, trunk, projector),
-        both_views=config.moco.symmetric is Symmetric.full and not method.supervised,
-        align_momentum=method.align_momentum and not method.supervised,
-        whole_network=method.whole_network,
+        both_views=config.moco.symmetric is Symmetric.full and not is_supervised(config),
+        align_momentum=aligns_momentum(config),
+        whole_network=is_whole_network(config),
     )
 
 
@@ -77,7 +83,7 @@ def _build_averager(config: Config, counts: npt.NDArray[np.int64] | None) -> Ave
 def _build_server(
     config: Config, trunk: nn.Module, projector: nn.Module
 ) -> Server | SupervisedServer:
-    if config.method.supervised:
+    if is_supervised(config):
         return SupervisedServer(trunk, projector, config.dataset.num_classes)
     return Server(
         trunk,

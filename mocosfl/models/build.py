@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from mocosfl.config.derived import is_supervised
 from mocosfl.config.schema import Config
 from mocosfl.models.projector import Projector
 from mocosfl.models.split import Split, bottleneck_of, split_backbone
@@ -29,7 +30,7 @@ def build_split(config: Config) -> Split:
 def build_projector(config: Config, split: Split) -> nn.Module:
     """Build the projector for a trunk's features; the classifier of a supervised method."""
     moco = config.moco
-    if config.method.supervised:
+    if is_supervised(config):
         return Projector(
             split.feature_dim, hidden_dim=None, embedding_dim=config.dataset.num_classes
         )

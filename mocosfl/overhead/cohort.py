@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.config.choices import KnnImages, PartitionKind, TaressflMode
+from mocosfl.config.choices import PartitionKind, TaressflMode
 from mocosfl.config.derived import num_rich_clients
 from mocosfl.config.schema import Config, DatasetConfig
 from mocosfl.data.expert_data import num_target_images, open_data
@@ -42,8 +42,7 @@ def find_cohort(config: Config) -> Cohort:
             f"data_dir={config.data_dir} and its size is not known; set dataset.num_train_images, "
             "or data_dir=<where it is>"
         )
-    if config.callbacks.knn_images is KnnImages.held_out:
-        number -= int(config.callbacks.knn_held_out_fraction * number)
+    number -= int(config.callbacks.knn_held_out_fraction * number)
     num_clients = config.clients.num_clients
     if number < num_clients:
         raise ValueError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from mocosfl.config.choices import Symmetric
-from mocosfl.config.derived import is_frozen, num_views, queue_shape
+from mocosfl.config.derived import is_frozen, is_supervised, num_views, queue_shape
 from mocosfl.config.schema import Config
 from mocosfl.overhead.network import Network
 
@@ -40,12 +40,12 @@ def client_macs(config: Config, network: Network, batch_size: int) -> ClientMacs
     images = torch.empty(batch_size * num_views(config), 3, size, size, device="meta")
     forward = count_macs(lambda: _no_grad(client, images))
     trained = 0 if frozen else count_macs(lambda: client(images).sum().backward())
-    momentum = 0 if config.method.supervised else forward
+    momentum = 0 if is_supervised(config) else forward
     online = trained if trained else forward
     logits = 0
-    if network.server is None and not config.method.supervised:
+    if network.server is None and not is_supervised(config):
         logits = 2 * len(images) * config.moco.projector_dim * queue_shape(config)[1]
-    passes = 1 if frozen else 2 if config.method.supervised else 3
+    passes = 1 if frozen else 2 if is_supervised(config) else 3
     return ClientMacs(online + momentum + logits, passes * forward)
 
 
@@ -65,7 +65,7 @@ def server_macs(config: Config, network: Network, rows: int) -> int:
     server.eval()
     query = smashed.clone().requires_grad_(not is_frozen(config))
     first = count_macs(lambda: server(query).sum().backward())
-    if config.method.supervised:
+    if is_supervised(config):
         return first
     key = count_macs(lambda: _no_grad(server, smashed))
     logits = 2 * rows * config.moco.projector_dim * queue_shape(config)[1]  # forward and backward

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mocosfl.config.derived import is_frozen, num_views
+from mocosfl.config.derived import is_frozen, is_supervised, num_views
 from mocosfl.config.schema import Config
 from mocosfl.overhead.network import Network, build_network, num_parameters, num_values
 from mocosfl.overhead.one_client import available, own_loss, own_queue
@@ -51,7 +51,7 @@ def count_memory(config: Config, network: Network, batch_size: int) -> CountedMe
         batch_size: b of the client, images.
     """
     size, frozen = config.dataset.image_size, is_frozen(config)
-    supervised, weight_bytes = config.method.supervised, WEIGHT_BYTES[config.trainer.precision]
+    supervised, weight_bytes = is_supervised(config), WEIGHT_BYTES[config.trainer.precision]
     values = num_values(network.client) * weight_bytes
     trained = 0 if frozen else num_parameters(network.client) * weight_bytes
     num_inputs = batch_size * (1 if supervised else 2)  # online and momentum see the same two views

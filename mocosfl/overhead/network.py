@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from mocosfl.config.derived import is_whole_network
 from mocosfl.config.schema import Config
 from mocosfl.models.build import build_projector, build_split
 
@@ -33,7 +34,7 @@ def build_network(config: Config, device: str = "meta") -> Network:
     with torch.device(device):
         split = build_split(config)
         last = build_projector(config, split)
-    shape = None if config.method.whole_network else split.smashed_shape
+    shape = None if is_whole_network(config) else split.smashed_shape
     return Network(split.head, split.trunk, last, shape)
 
 

@@ -20,7 +20,13 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mocosfl.config.derived import is_frozen, num_views, queue_shape
+from mocosfl.config.derived import (
+    is_frozen,
+    is_supervised,
+    is_whole_network,
+    num_views,
+    queue_shape,
+)
 from mocosfl.config.schema import Config
 from mocosfl.federation.loss import contrastive_loss
 from mocosfl.federation.queue import KeyQueue
@@ -81,13 +87,13 @@ def _make_client(config: Config) -> SingleClient:
         tau=config.moco.momentum,
         sgd_momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
-        supervised=config.method.supervised,
+        supervised=is_supervised(config),
     )
 
 
 def own_queue(config: Config) -> KeyQueue | None:
     """Return the queue of a client that computes the contrastive loss itself, else None."""
-    if not config.method.whole_network or config.method.supervised:
+    if not is_whole_network(config) or is_supervised(config):
         return None
     (_, length), generator = queue_shape(config), torch.Generator()
     queue = KeyQueue(1, length, dim=config.moco.projector_dim, generator=generator)
@@ -103,7 +109,7 @@ def _filled(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _step(config: Config, client: SingleClient, queue: KeyQueue | None, views: Tensor) -> None:
-    query, key = client.smash(views[0], None if config.method.supervised else views[1])
+    query, key = client.smash(views[0], None if is_supervised(config) else views[1])
     if client.frozen:
         return
     learning_rate = config.optimizer.client_lr

@@ -10,7 +10,14 @@ import numpy.typing as npt
 import torch
 
 from mocosfl.config.choices import LEARNING, Averaging, ClientState
-from mocosfl.config.derived import batch_sizes, keys_per_row, pool_size
+from mocosfl.config.derived import (
+    aligns_momentum,
+    batch_sizes,
+    is_frozen,
+    is_supervised,
+    keys_per_row,
+    pool_size,
+)
 from mocosfl.config.schema import Config
 from mocosfl.data.round_plan import sync_steps
 from mocosfl.data.steps import round_steps
@@ -67,7 +74,7 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
         steps_per_round=steps,
         num_steps=steps * clients.num_rounds,
         rows_per_step=rows,
-        keys_per_step=0 if config.method.supervised else rows * keys_per_row(config),
+        keys_per_step=0 if is_supervised(config) else rows * keys_per_row(config),
         syncs_per_round=syncs,
         num_syncs=syncs * clients.num_rounds,
         smashed_shape=network.smashed_shape,
@@ -103,8 +110,8 @@ def _bank_bytes(config: Config, head: int) -> int:
     everyone = pool_size(config) < clients.num_clients
     own = everyone and clients.client_state is ClientState.bank
     rows = clients.num_clients if own else 1
-    trained = config.optimizer.client_lr > 0
-    copied = trained and not config.method.align_momentum and not config.method.supervised
+    trained = not is_frozen(config)
+    copied = trained and not aligns_momentum(config) and not is_supervised(config)
     momentum = rows if copied else 1
     sgd = rows if trained and config.optimizer.momentum > 0 else 1
     # The online head is one for all, as a sync ends each round, unless clients keep a part.

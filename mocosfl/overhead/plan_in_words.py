@@ -7,6 +7,8 @@ from mocosfl.config.derived import (
     is_central,
     is_expert,
     is_frozen,
+    is_supervised,
+    is_whole_network,
     num_remote,
     part_batch_sizes,
     queue_shape,
@@ -22,7 +24,7 @@ def describe_plan(config: Config, plan: Plan) -> str:
     c, least = config.clients, plan.images_per_client
     max_steps = config.trainer.max_steps
     capped = f", stopping after {max_steps:,}" if 0 < max_steps < plan.num_steps else ""
-    last = "classifier" if config.method.supervised else "projector"
+    last = "classifier" if is_supervised(config) else "projector"
     lines = [
         ("method", f"{config.method.name} on {config.dataset.name}, seed {config.seed}"),
         ("network", f"{config.backbone.name}, width {config.backbone.width}, {_cut(config)}"),
@@ -52,7 +54,7 @@ def describe_plan(config: Config, plan: Plan) -> str:
     ]  # fmt: skip
     # What there is not in a method has no line.
     absent = {
-        "queue": config.method.supervised,
+        "queue": is_supervised(config),
         "smashed": plan.smashed_shape is None,
         "syncs": is_central(config) or is_frozen(config),
         "processes": config.trainer.devices == 1,
@@ -70,7 +72,7 @@ def describe_plan(config: Config, plan: Plan) -> str:
 
 def _cut(config: Config) -> str:
     split = config.split
-    if config.method.whole_network:
+    if is_whole_network(config):
         return "whole on each client"
     pair = split.bottleneck_channels
     bottleneck = f", bottleneck C{pair}S{split.bottleneck_stride}" if pair else ""

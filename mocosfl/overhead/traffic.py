@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mocosfl.config.derived import (
+    aligns_momentum,
     is_central,
     is_frozen,
+    is_supervised,
     num_views,
     pool_size,
     smashed_precision,
@@ -63,14 +65,14 @@ def rates(config: Config, network: Network, batch_size: int) -> Rates:
     """
     if is_central(config):
         return Rates(0, 0, 0, 0, 0)
-    precision, supervised = config.trainer.precision, config.method.supervised
+    precision, supervised = config.trainer.precision, is_supervised(config)
     values = 0 if network.smashed_shape is None else math.prod(network.smashed_shape)
     passed = batch_size * num_views(config) * values  # numbers in the smashed query
     latent = passed * ACTIVATION_BYTES[smashed_precision(config)]
     labels = batch_size * LABEL_BYTES if supervised and passed else 0
     frozen = is_frozen(config)
     weights = 0 if frozen else num_parameters(network.client)
-    copies = 2 if config.method.align_momentum else 1
+    copies = 2 if aligns_momentum(config) else 1
     return Rates(
         step_up=latent + labels if supervised else 2 * latent,
         step_down=0 if frozen else latent,

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mocosfl.config.methods import method_of
 from mocosfl.report.accuracy_ticks import place_ticks
 from mocosfl.report.runs import Mean, Run
 from mocosfl.system.files import replaced
@@ -120,7 +121,7 @@ def _megabytes(run: Run) -> float | None:
 
 
 def _is_central(run: Run) -> bool:
-    return str(run.settings.get("method.name")).startswith("central_")
+    return method_of(run.settings.get("method.name")).central
 
 
 _PICTURES = (

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mocosfl.config.methods import method_of
 from mocosfl.report.charts import COLOURS, Line, draw_chart
 from mocosfl.report.curves import STEPS, Axis, Quantity, drawable_curves
 from mocosfl.report.embedded_pictures import Album
@@ -153,7 +154,7 @@ def attack_part(run: Run, album: Album, anchor: str) -> Part:
                     "Attacked images above what each attacker makes of what the head sends up.",
                 )
             )
-    central = str(run.settings.get("method.name")).startswith("central_")
+    central = method_of(run.settings.get("method.name")).central
     if not part.tables and run.base()["cut"] not in _NOT_INVERTED and not central:
         part.missing.append(
             Missing(

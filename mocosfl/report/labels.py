@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mocosfl.config.methods import method_of
 from mocosfl.report.runs import Run
 from mocosfl.report.table import Columns, settings_of
 
@@ -39,7 +40,7 @@ def in_words(run: Run) -> str:
     if base["method"] is None:
         return "a run without a readable configuration"
     parts = [f"{base['method']} on {base['dataset']}"]
-    if not str(base["method"]).startswith("central_"):
+    if not method_of(base["method"]).central:
         number = base["clients"]
         parts += [f"{number:,} clients" if number != 1 else "1 client", str(base["partition"])]
     parts.append("whole network on the client" if base["cut"] == "whole" else f"cut {base['cut']}")

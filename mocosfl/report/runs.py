@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mocosfl.config.identity import FREE_KEYS
+from mocosfl.config.methods import method_of
 from mocosfl.report.paths_in_words import shown_words
 from mocosfl.report.results import newest_values, result_steps_of, results_of
 from mocosfl.runs.folder import RunFolder
@@ -63,7 +64,7 @@ class Run:
         """Return what every table shows of a run's settings."""
         get = self.settings.get
         pair, cut = get("split.bottleneck_channels"), get("split.cut_layer")
-        cut = "whole" if cut is None and get("method.whole_network") else cut
+        cut = "whole" if cut is None and method_of(get("method.name")).whole_network else cut
         if pair is not None and cut is not None:
             cut = f"{cut} C{pair}S{get('split.bottleneck_stride')}"
         return {

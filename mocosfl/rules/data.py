@@ -1,12 +1,13 @@
-"""Rules for the images: their source, their clients and their views."""
+"""Rules for the images: their source, how they are dealt, and their views."""
 
 import math
 from collections.abc import Iterator
 
 from mocosfl.config.choices import PartitionKind
-from mocosfl.config.derived import num_rich_clients
 from mocosfl.config.schema import Config
-from mocosfl.data.sources import SOURCES
+from mocosfl.rules.problems import not_below_1, not_from_0_to_1, not_positive, too_small
+
+MIN_IMAGE_SIZE = 8  # pixels
 
 SOURCES_WITH_PATH = ("image_folder", "pictures", "arrays")
 
@@ -16,14 +17,10 @@ SOURCES_WITHOUT_TEST = ("digits", "image_folder", "pictures")
 def augmentation_rules(config: Config) -> Iterator[str]:
     """Yield a line for each distribution of the views that cannot be drawn from."""
     a, group = config.moco.augmentation, "moco.augmentation"
-    for name in ("jitter", "grey", "blur", "flip"):
-        probability = getattr(a, f"{name}_probability")
-        if not 0 <= probability <= 1:
-            yield f"{group}.{name}_probability={probability}: must be from 0 to 1"
-    for name in ("brightness", "contrast", "saturation"):
-        strength = getattr(a, name)
-        if not strength >= 0:
-            yield f"{group}.{name}={strength}: must be at least 0"
+    chances = [f"{name}_probability" for name in ("jitter", "grey", "blur", "flip")]
+    yield from not_from_0_to_1([(f"{group}.{name}", getattr(a, name)) for name in chances])
+    strengths = ("brightness", "contrast", "saturation")
+    yield from too_small([(f"{group}.{name}", getattr(a, name), 0) for name in strengths])
     if not 0 <= a.hue <= 0.5:
         yield f"{group}.hue={a.hue}: must be from 0 to 0.5, half a turn"
     ranges = [
@@ -42,22 +39,27 @@ def augmentation_rules(config: Config) -> Iterator[str]:
 def dataset_rules(config: Config) -> Iterator[str]:
     """Yield a line for each setting that does not fit the images' source."""
     d = config.dataset
+    yield from too_small(
+        [
+            ("dataset.image_size", d.image_size, MIN_IMAGE_SIZE),
+            ("dataset.num_classes", d.num_classes, 1),
+            ("dataset.num_workers", d.num_workers, 1),
+        ]
+    )
     for key, values in (("mean", d.mean), ("std", d.std)):
         if len(values) != 3:
             yield f"dataset.{key}={list(values)}: needs three values, one a channel"
     if min(d.std, default=1) <= 0:
         yield f"dataset.std={list(d.std)}: must be above 0"
-    known = d.source in SOURCES
-    if known and d.path is not None and d.source not in SOURCES_WITH_PATH:
+    if d.path is not None and d.source not in SOURCES_WITH_PATH:
         yield f"dataset.path={d.path}: dataset.source={d.source} does not read it; leave it null"
     if not d.path and d.source in SOURCES_WITH_PATH:
         yield (
             f"dataset.path={d.path or 'null'}: dataset.source={d.source} reads the folder it "
             "names; set dataset.path=<folder>"
         )
-    if not 0 <= d.test_fraction < 1:
-        yield f"dataset.test_fraction={d.test_fraction}: must be from 0 to below 1"
-    elif known and d.test_fraction > 0 and d.source not in SOURCES_WITHOUT_TEST:
+    yield from not_below_1([("dataset.test_fraction", d.test_fraction)])
+    if 0 < d.test_fraction < 1 and d.source not in SOURCES_WITHOUT_TEST:
         yield (
             f"dataset.test_fraction={d.test_fraction}: dataset.source={d.source} brings its own "
             "test images; set it to 0"
@@ -67,6 +69,13 @@ def dataset_rules(config: Config) -> Iterator[str]:
 def partition_rules(config: Config) -> Iterator[str]:
     """Yield a line for each setting that does not fit the way the images are dealt."""
     p = config.partition
+    yield from too_small(
+        [
+            ("partition.classes_per_client", p.classes_per_client, 1),
+            ("partition.min_images", p.min_images, 1),
+        ]
+    )
+    yield from not_positive([("partition.alpha", p.alpha)])
     if p.kind is PartitionKind.shards and p.classes_per_client > config.dataset.num_classes:
         yield (
             f"partition.classes_per_client={p.classes_per_client}: the data set has "
@@ -82,25 +91,3 @@ def partition_rules(config: Config) -> Iterator[str]:
             f"partition.path={p.path}: partition.kind={p.kind.name} does not read it; use "
             "partition=file, or leave it null"
         )
-
-
-def heterogeneity_rules(config: Config) -> Iterator[str]:
-    """Yield a line for each impossible division into rich and poor clients."""
-    h, num_clients = config.heterogeneity, config.clients.num_clients
-    if not 0 < h.rich_data_fraction < 1:
-        yield (
-            f"heterogeneity.rich_data_fraction={h.rich_data_fraction}: must be above 0 and below 1"
-        )
-    if not 0 <= h.rich_fraction < 1:
-        yield (
-            f"heterogeneity.rich_fraction={h.rich_fraction}: must be from 0 to below 1; 0 makes "
-            "all clients alike"
-        )
-    elif h.rich_fraction > 0 and num_clients >= 1:
-        num_rich = num_rich_clients(config)
-        if not 0 < num_rich < num_clients:
-            side = "poor" if num_rich else "rich"
-            yield (
-                f"heterogeneity.rich_fraction={h.rich_fraction}: leaves no {side} client among "
-                f"{num_clients}; change it, or use heterogeneity=none"
-            )

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mocosfl.config.choices import LEARNING, ClientState
+from mocosfl.config.derived import is_supervised, is_whole_network
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.schema import Config
+from mocosfl.rules.problems import not_positive, too_small
 
 PRECISIONS = ("fp32", "fp16", "int8", "fp64")
 
@@ -85,22 +87,24 @@ def _numbers(config: Config, edge: EdgeConfig) -> Iterator[str]:
             f"edge.min_clients={edge.min_clients}: must be from {least} to {num_remote}, the "
             "remote clients"
         )
-    for key, value in (
-        ("step_deadline_seconds", edge.step_deadline_seconds),
-        ("keepalive_seconds", edge.keepalive_seconds),
-        ("status_every_seconds", edge.status_every_seconds),
-    ):
-        if value <= 0:
-            yield f"edge.{key}={value}: must be above 0"
-    if edge.start_wait_seconds < 0:
-        yield f"edge.start_wait_seconds={edge.start_wait_seconds}: must be at least 0"
-    if edge.max_refusals < 1:
-        yield f"edge.max_refusals={edge.max_refusals}: must be at least 1"
+    yield from not_positive(
+        [
+            ("edge.step_deadline_seconds", edge.step_deadline_seconds),
+            ("edge.keepalive_seconds", edge.keepalive_seconds),
+            ("edge.status_every_seconds", edge.status_every_seconds),
+        ]
+    )
+    yield from too_small(
+        [
+            ("edge.start_wait_seconds", edge.start_wait_seconds, 0),
+            ("edge.max_refusals", edge.max_refusals, 1),
+        ]
+    )
 
 
 def _methods(config: Config) -> Iterator[str]:
     """Yield a line for each choice that devices do not take part in."""
-    if config.method.supervised or config.method.whole_network:
+    if is_supervised(config) or is_whole_network(config):
         yield (
             f"method={config.method.name}: a networked federation trains mocosfl or monacosfl; "
             "choose one of them"

@@ -1,20 +1,59 @@
-"""Whether this machine has what a configuration asks for."""
+"""Whether this machine has what a configuration asks for; the other rules ask if it makes sense."""
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import torch
 
-ACCELERATORS = ("auto", "cpu", "gpu")
+from mocosfl.config.schema import Config
+from mocosfl.rules.problems import refuse
 
 
-def accelerator_rules(accelerator: str, key: str = "accelerator") -> Iterator[str]:
-    """Yield a line where an accelerator is unknown, or not here.
+def check_machine(config: Config) -> None:
+    """Check that a run can start on this machine; no value is changed.
+
+    Args:
+        config: a valid configuration.
+
+    Raises:
+        ValueError: names all that is missing here, one a line: key, value, rule, way out.
+    """
+    refuse(
+        [
+            *gpu_rules(config.trainer.accelerator, "trainer.accelerator"),
+            *_compiler(config),
+            *_gpus(config),
+        ]
+    )
+
+
+def gpu_rules(accelerator: str, key: str = "accelerator") -> Iterator[str]:
+    """Yield a line where a GPU is asked for and there is none.
 
     Args:
         accelerator: what was chosen.
         key: of the configuration.
     """
-    if accelerator not in ACCELERATORS:
-        yield f"{key}={accelerator}: unknown; choose one of {', '.join(ACCELERATORS)}"
     if accelerator == "gpu" and not torch.cuda.is_available():
         yield f"{key}=gpu: no GPU here that this PyTorch can use; choose auto or cpu"
+
+
+def _compiler(config: Config) -> Iterator[str]:
+    compiler = os.environ.get("CXX", "g++")
+    if config.trainer.compile and shutil.which(compiler) is None:
+        yield (
+            f"trainer.compile=true: torch.compile needs a C++ compiler, and {compiler} is not on "
+            "the PATH; install one (or name it in the environment variable CXX), or use "
+            "trainer.compile=false"
+        )
+
+
+def _gpus(config: Config) -> Iterator[str]:
+    devices = config.trainer.devices
+    gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    if devices > 1 and gpu and devices > torch.cuda.device_count():
+        yield (
+            f"trainer.devices={devices}: a process needs a GPU of its own, and there are "
+            f"{torch.cuda.device_count()}; use at most that many, or trainer.accelerator=cpu"
+        )

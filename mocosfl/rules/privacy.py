@@ -1,17 +1,27 @@
-"""Rules of `validate` about the privacy module."""
+"""Rules for `taressfl`, the privacy module."""
 
 from collections.abc import Iterable, Iterator
 
-from mocosfl.config.choices import LEARNING, Averaging, ClientState, PartitionKind, TaressflMode
+from mocosfl.config.choices import LEARNING, ClientState, TaressflMode
+from mocosfl.config.derived import is_frozen
+from mocosfl.config.methods import METHODS
 from mocosfl.config.schema import Config
 from mocosfl.privacy.decoders import parse_decoder
+from mocosfl.rules.expert import expert_rules
+from mocosfl.rules.problems import (
+    not_from_0_to_1,
+    not_positive,
+    not_up_to_1,
+    refuse,
+    too_small,
+)
 
-METHODS = ("mocosfl", "monacosfl")
+# Of these the clients have a head that contrasts: it can be inverted, and learn not to be.
+CONTRASTING = [name for name, m in METHODS.items() if not m.whole_network and not m.supervised]
 
 _RETRIES = ("max_collapses", "collapse_lr_factor")
 
-_PENALTY = ("decoder", "decoder_lr", "alpha", "target_ssim", "pictures_every_rounds",
-            "collapse_alpha_factor")  # fmt: skip
+_PENALTY = ("decoder", "decoder_lr", "alpha", "target_ssim", "collapse_alpha_factor")
 
 READ = {  # what each mode reads of the group, beside the mode
     TaressflMode.off: ("mode", "expert", "auxiliary", *_RETRIES),  # the two have rules of their own
@@ -40,17 +50,17 @@ def taressfl_rules(config: Config) -> Iterator[str]:
         yield f"taressfl.expert={t.expert}: taressfl={mode.name} does not read it; use taressfl=on"
     if mode is TaressflMode.off:
         return
-    if config.method.name not in METHODS:
+    if config.method.name not in CONTRASTING:
         yield (
             f"taressfl.mode={mode.name}: method={config.method.name} has no place for it; choose "
-            f"one of {', '.join(METHODS)}, or taressfl=off"
+            f"one of {', '.join(CONTRASTING)}, or taressfl=off"
         )
     if mode is TaressflMode.on:
         yield from _frozen(config)
     if mode in LEARNING:
         yield from _learning(config)
     if mode is TaressflMode.expert:
-        yield from _expert(config)
+        yield from expert_rules(config)
 
 
 def check_overrides(mode: TaressflMode, overrides: Iterable[str]) -> None:
@@ -65,9 +75,7 @@ def check_overrides(mode: TaressflMode, overrides: Iterable[str]) -> None:
     Raises:
         ValueError: names each of them.
     """
-    unread = list(_unread(mode, overrides))
-    if unread:
-        raise ValueError("\n".join(unread))
+    refuse(_unread(mode, overrides))
 
 
 def _unread(mode: TaressflMode, overrides: Iterable[str]) -> Iterator[str]:
@@ -81,30 +89,36 @@ def _unread(mode: TaressflMode, overrides: Iterable[str]) -> Iterator[str]:
             )
 
 
+def decoder_rules(key: str, decoder: str) -> Iterator[str]:
+    """Yield a line where a decoder's name can't be read."""
+    try:
+        parse_decoder(decoder)
+    except ValueError as error:
+        yield f"{key}={error}"
+
+
 def _numbers(config: Config) -> Iterator[str]:
     t = config.taressfl
-    for name, value in (("target_ssim", t.target_ssim), ("target_fraction", t.target_fraction)):
-        if not 0 <= value <= 1:
-            yield f"taressfl.{name}={value}: must be from 0 to 1"
-    for name, value in (
-        ("collapse_alpha_factor", t.collapse_alpha_factor),
-        ("collapse_lr_factor", t.collapse_lr_factor),
-    ):
-        if not 0 < value <= 1:
-            yield f"taressfl.{name}={value}: must be above 0 and at most 1"
-    for name, least in (
-        ("alpha", t.alpha),
-        ("pictures_every_rounds", t.pictures_every_rounds),
-        ("max_collapses", t.max_collapses),
-    ):
-        if not least >= 0:
-            yield f"taressfl.{name}={least}: must be at least 0"
-    if not t.decoder_lr > 0:
-        yield f"taressfl.decoder_lr={t.decoder_lr}: must be above 0"
-    try:
-        parse_decoder(t.decoder)
-    except ValueError as error:
-        yield f"taressfl.decoder={error}"
+    yield from not_from_0_to_1(
+        [
+            ("taressfl.target_ssim", t.target_ssim),
+            ("taressfl.target_fraction", t.target_fraction),
+        ]
+    )
+    yield from not_up_to_1(
+        [
+            ("taressfl.collapse_alpha_factor", t.collapse_alpha_factor),
+            ("taressfl.collapse_lr_factor", t.collapse_lr_factor),
+        ]
+    )
+    yield from too_small(
+        [
+            ("taressfl.alpha", t.alpha, 0),
+            ("taressfl.max_collapses", t.max_collapses, 0),
+        ]
+    )
+    yield from not_positive([("taressfl.decoder_lr", t.decoder_lr)])
+    yield from decoder_rules("taressfl.decoder", t.decoder)
 
 
 def _frozen(config: Config) -> Iterator[str]:
@@ -113,7 +127,7 @@ def _frozen(config: Config) -> Iterator[str]:
             "taressfl.expert=null: taressfl=on starts from an expert; name its run folder or "
             "checkpoint (python -m mocosfl.expert trains one)"
         )
-    if config.optimizer.client_lr != 0:
+    if not is_frozen(config):
         yield (
             f"optimizer.client_lr={config.optimizer.client_lr}: with taressfl=on the heads stay "
             "frozen; set it to 0, or use taressfl=online"
@@ -122,7 +136,7 @@ def _frozen(config: Config) -> Iterator[str]:
 
 def _learning(config: Config) -> Iterator[str]:
     mode, clients = config.taressfl.mode.name, config.clients
-    if config.optimizer.client_lr == 0:
+    if is_frozen(config):
         yield (
             f"optimizer.client_lr=0: with taressfl={mode} the heads learn to evade their attackers;"
             " set it above 0, or use taressfl=on"
@@ -142,55 +156,4 @@ def _learning(config: Config) -> Iterator[str]:
             f"callbacks.collapse_window_steps=0: taressfl.max_collapses="
             f"{config.taressfl.max_collapses} goes back when the alarm rings; set it above 0, or "
             "taressfl.max_collapses=0"
-        )
-
-
-def _expert(config: Config) -> Iterator[str]:
-    """Yield a line for each setting that one head in one place has no use for."""
-    t, clients = config.taressfl, config.clients
-    alone = [
-        ("clients.num_clients", clients.num_clients, 1),
-        ("clients.participation", clients.participation, 1),
-        ("clients.dropout_probability", clients.dropout_probability, 0),
-        ("heterogeneity.rich_fraction", config.heterogeneity.rich_fraction, 0),
-        ("method.local_epochs", config.method.local_epochs, 1),
-    ]
-    for key, value, wanted in alone:
-        if value != wanted:
-            yield f"{key}={value}: an expert is one head in one place; set it to {wanted}"
-    if config.partition.kind is not PartitionKind.iid:
-        yield f"partition.kind={config.partition.kind.name}: an expert has no clients; use iid"
-    if config.averaging.kind is not Averaging.mean:
-        yield f"averaging.kind={config.averaging.kind.name}: an expert has no clients; use mean"
-    if config.dataset.source == "pictures":
-        yield (
-            "dataset.source=pictures: an expert reads images from a cache; use "
-            "dataset.source=image_folder"
-        )
-    if t.target_fraction > 0 and not 0 < t.target_rows < clients.batch_size:
-        yield (
-            f"taressfl.target_rows={t.target_rows}: must be above 0 and below clients.batch_size="
-            f"{clients.batch_size}; the other rows are auxiliary images"
-        )
-    if t.auxiliary is None:
-        yield (
-            "taressfl.auxiliary=null: an expert needs other images beside the target's; choose "
-            "them as in dataset@taressfl.auxiliary=cifar100"
-        )
-        return
-    if (t.auxiliary.name, t.auxiliary.path) == (config.dataset.name, config.dataset.path):
-        yield (
-            f"taressfl.auxiliary.name={t.auxiliary.name}: is the target's data set itself, all of "
-            "it; choose another, as in dataset@taressfl.auxiliary=cifar10"
-        )
-    if t.auxiliary.source == "pictures":
-        yield (
-            "taressfl.auxiliary.source=pictures: an expert reads images from a cache; use "
-            "taressfl.auxiliary.source=image_folder"
-        )
-    if t.auxiliary.image_size != config.dataset.image_size:
-        yield (
-            f"taressfl.auxiliary.image_size={t.auxiliary.image_size}: the target's images are "
-            f"dataset.image_size={config.dataset.image_size} pixels wide; choose an auxiliary set "
-            "of that size, or set both sizes alike"
         )

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from mocosfl.config.probe import MIN_MAP_IMAGES, ProbeConfig
-from mocosfl.rules.bounds import not_positive, too_small
-from mocosfl.rules.machine import accelerator_rules
+from mocosfl.rules.command import command_rules
+from mocosfl.rules.problems import not_positive, refuse, too_small
 
 
 def validate_probe(config: ProbeConfig) -> None:
@@ -13,9 +13,7 @@ def validate_probe(config: ProbeConfig) -> None:
     Raises:
         ValueError: names every broken rule, one a line.
     """
-    problems = list(_probe(config))
-    if problems:
-        raise ValueError("\n".join(problems))
+    refuse(_probe(config))
 
 
 def _probe(config: ProbeConfig) -> Iterator[str]:
@@ -44,6 +42,6 @@ def _probe(config: ProbeConfig) -> Iterator[str]:
     for fraction in config.label_fractions:
         if not 0 < fraction <= 1:
             yield f"label_fractions={list(config.label_fractions)}: each above 0 and at most 1"
-    yield from accelerator_rules(config.accelerator)
+    yield from command_rules(config.which, config.accelerator)
     if config.run is not None and config.checkpoint != "none":
         yield f"run={config.run}: is only read with checkpoint=none; leave it out"

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from mocosfl.config.derived import is_whole_network
 from mocosfl.config.identity import (
     FREE_KEYS,
     FREE_ON_RESUME,
     compared_values,
     differences,
-    with_added_keys,
+    recorded_config,
 )
 from mocosfl.config.schema import Config
 from mocosfl.federation.averaging import mean_of_rows
@@ -32,6 +32,16 @@ class Encoder(NamedTuple):
     source: str  # where it comes from, for tables
 
 
+def check_which(which: str) -> None:
+    """Check the name of a run's checkpoint.
+
+    Raises:
+        ValueError: it is neither `last` nor `best`.
+    """
+    if which not in WHICH:
+        raise ValueError(f"which={which}: choose last or best")
+
+
 def find_checkpoint(path: Path, which: str, *, key: str = "checkpoint") -> Path:
     """Return the checkpoint file that a user means.
 
@@ -44,8 +54,7 @@ def find_checkpoint(path: Path, which: str, *, key: str = "checkpoint") -> Path:
         FileNotFoundError: there is none.
         ValueError: `which` is something else.
     """
-    if which not in WHICH:
-        raise ValueError(f"which={which}: choose last or best")
+    check_which(which)
     if path.is_file():
         return path
     folder = RunFolder(path)
@@ -81,8 +90,12 @@ def read_checkpoint(path: Path, *, key: str = "checkpoint") -> dict[str, Any]:
 
 
 def config_of(checkpoint: dict[str, Any]) -> Config:
-    """Return the configuration that a checkpoint was trained with."""
-    return with_added_keys(OmegaConf.merge(OmegaConf.structured(Config), checkpoint[CONFIG]))
+    """Return the configuration that a checkpoint was trained with.
+
+    Raises:
+        ValueError: it is that of another version.
+    """
+    return recorded_config(checkpoint[CONFIG], "checkpoint")
 
 
 def part_of(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -129,7 +142,7 @@ def check_has_head(config: Config, source: str) -> None:
     Raises:
         ValueError: the whole network is on the client.
     """
-    if config.method.whole_network:
+    if is_whole_network(config):
         raise ValueError(
             f"{source}: has no head, method={config.method.name} keeps the whole network in one "
             "place and nothing crosses a cut; name a run of a method that cuts the network, such "

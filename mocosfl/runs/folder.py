@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from mocosfl.config.identity import with_added_keys
+from mocosfl.config.identity import recorded_config
 from mocosfl.config.schema import Config
 from mocosfl.system.files import write_atomically
 
@@ -148,18 +148,18 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: the folder is not that of a run.
-            ValueError: its config.yaml is not readable.
+            ValueError: its config.yaml is not readable, or that of another version.
         """
         if not self.config.is_file():
             raise FileNotFoundError(
                 f"run={self.path}: not a run folder, it has no config.yaml; name the folder that "
                 "the run printed, one below multirun/"
             )
-        schema = OmegaConf.structured(Config)
         try:
-            return with_added_keys(OmegaConf.merge(schema, OmegaConf.load(self.config)))
+            values = OmegaConf.load(self.config)
         except (OmegaConfBaseException, YAMLError) as error:
             raise ValueError(
                 f"{self.config}: not a configuration of this version of mocosfl ({error}); put it "
                 "back as it was"
             ) from error
+        return recorded_config(values, str(self.config))

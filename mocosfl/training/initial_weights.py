@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mocosfl.config.choices import TaressflMode
+from mocosfl.config.derived import is_supervised
 from mocosfl.config.schema import Config
 from mocosfl.federation.build import build_federation
 from mocosfl.federation.federation import Federation
@@ -77,7 +78,7 @@ def load_expert(config: Config) -> dict[str, Any] | None:
     checkpoint = read_checkpoint(file, key="taressfl.expert")
     theirs = config_of(checkpoint)
     check_has_head(theirs, f"taressfl.expert={path}")
-    if theirs.method.supervised:
+    if is_supervised(theirs):
         raise ValueError(
             f"taressfl.expert={path}: method={theirs.method.name} has trained a classifier, and no "
             "projector to go on with; name an expert, or a run of mocosfl or monacosfl"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mocosfl.config.choices import ClientState
+from mocosfl.config.derived import is_frozen
 from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
@@ -45,7 +46,7 @@ def pool_bytes(config: Config, plan: Plan) -> int:
     value = 8 if config.trainer.precision == "fp64" else 4
     sent = 2 if config.trainer.precision == "bf16" else value
     # Online and momentum heads; those that are trained have a gradient and an SGD buffer too.
-    copies = 2 if config.optimizer.client_lr == 0 else 3 + (config.optimizer.momentum > 0)
+    copies = 2 if is_frozen(config) else 3 + (config.optimizer.momentum > 0)
     heads = plan.pool_size * plan.head_parameters * copies * value
     image = _NUM_VIEWS * 3 * config.dataset.image_size**2 * 4
     smashed = 2 * math.prod(plan.smashed_shape or (0,)) * sent  # query and key

@@ -11,6 +11,7 @@ from mocosfl.config.schema import Config
 from mocosfl.data.expert_data import open_data
 from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe_plan
+from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
 from mocosfl.runs.checkpoint import check_same_run
 from mocosfl.runs.folder import RunFolder
@@ -56,6 +57,7 @@ def train(
         WorkerFailed: a further process (trainer.devices) has failed.
     """
     validate(config)
+    check_machine(config)
     with cpu_settings(config), folder.locked():
         return _train_through_collapses(config, folder, deployment, resume=resume)
 
@@ -78,6 +80,7 @@ def train_unless_finished(config: Config, folder: RunFolder) -> "MocoSFL | None"
         ValueError, FileNotFoundError, TrainingStopped: as `train`.
     """
     validate(config)
+    check_machine(config)
     with cpu_settings(config), folder.locked():
         if folder.finished.is_file():
             return None

@@ -111,9 +111,8 @@ def _callbacks(
     if not first:
         return deciding
     callbacks = [Curves(every_steps=every), *deciding]
-    if settings.pictures and config.taressfl.pictures_every_rounds:
-        every_rounds = config.taressfl.pictures_every_rounds
-        callbacks.append(Reconstructions(folder.pictures, every_rounds=every_rounds))
+    if settings.pictures:
+        callbacks.append(Reconstructions(folder.pictures))
     callbacks.append(
         Interruption(
             folder,

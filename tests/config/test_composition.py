@@ -2,7 +2,6 @@
 
 import re
 from itertools import zip_longest
-from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
@@ -11,6 +10,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from mocosfl.config.choices import PartitionKind, Schedule, Symmetric, TaressflMode
+from mocosfl.config.derived import aligns_momentum
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.rules.validate import validate
 from tests.support.configurations import Compose
@@ -132,11 +132,7 @@ def test_split_is_chosen_by_name_and_overridden(compose: Compose):
 @pytest.mark.parametrize("name", [name for name in choices("split") if "_c" in name])
 def test_bottleneck_is_what_its_name_says(compose: Compose, name: str):
     cut, channels, stride = re.fullmatch(r"cut(\d)_c(\d+)s(\d)", name).groups()
-    file: Any = OmegaConf.load(CONF / "split" / f"{name}.yaml")
-    assert file.pop("defaults") == [f"cut{cut}"]
-    config: Any = compose([])
-    config.split = OmegaConf.merge(config.split, OmegaConf.load(CONF / "split" / f"cut{cut}.yaml"))
-    config.split = OmegaConf.merge(config.split, file)
+    config = compose([f"split={name}"])
     split = config.split
     assert split.cut_layer == int(cut)
     assert (split.bottleneck_channels, split.bottleneck_stride) == (int(channels), int(stride))
@@ -144,16 +140,16 @@ def test_bottleneck_is_what_its_name_says(compose: Compose, name: str):
 
 
 @pytest.mark.parametrize("name", [f"cut{layer}" for layer in range(1, 10)])
-def test_cut_is_what_its_name_says(name: str):
-    split: Any = OmegaConf.load(CONF / "split" / f"{name}.yaml")
+def test_cut_is_what_its_name_says(compose: Compose, name: str):
+    split = compose([f"split={name}"]).split
     assert (f"cut{split.cut_layer}", split.bottleneck_channels) == (name, None)
 
 
 def test_method_monacosfl_aligns_and_sends_both_views(compose: Compose):
     config = compose(["method=monacosfl"])
-    assert config.method.align_momentum
+    assert aligns_momentum(config)
     assert config.moco.symmetric is Symmetric.full
-    assert not compose([]).method.align_momentum
+    assert not aligns_momentum(compose([]))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """The published rule for the settings of clients."""
 
+from typing import Any
+
 import pytest
 from omegaconf import OmegaConf
 
-from mocosfl.config.hydra_setup import CONF
 from mocosfl.config.published import (
     published_batch_size,
     published_participation,
@@ -15,8 +16,9 @@ from tests.support.configurations import Compose
 
 
 @pytest.mark.parametrize("num_clients", [5, 20, 100, 200, 1000])
-def test_clients_files_are_the_published_rule_in_plain_values(num_clients: int):
-    assert OmegaConf.load(CONF / "clients" / f"{num_clients}.yaml") == {
+def test_clients_files_are_the_published_rule_in_plain_values(compose: Compose, num_clients: int):
+    clients: Any = compose([f"clients={num_clients}"]).clients
+    assert OmegaConf.to_container(clients, resolve=False, enum_to_str=True) == {
         "num_clients": num_clients,
         "batch_size": published_batch_size(num_clients),
         "syncs_per_round": published_syncs_per_round(num_clients),

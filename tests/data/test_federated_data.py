@@ -13,7 +13,7 @@ from mocosfl.data.federated_data import FederatedData
 from tests.support.configurations import changed
 
 NUM_TRAINING = 1438  # of 1,797 digits, a fifth of each class being test images
-HELD_OUT = {"callbacks.knn_images": "held_out", "callbacks.knn_held_out_fraction": 0.1}
+HELD_OUT = {"callbacks.knn_held_out_fraction": 0.1}
 
 
 @pytest.mark.parametrize("kind", ["iid", "shards", "dirichlet", "quantity_skew"])
@@ -116,7 +116,7 @@ def test_loader_has_the_shape_of_the_run(tiny_config: Config):
             "callbacks.knn_num_neighbors=1438: the monitor has only 1437 training images",
         ),
         (
-            {**HELD_OUT, "callbacks.knn_held_out_fraction": 0.0005},
+            {"callbacks.knn_held_out_fraction": 0.0005},
             "callbacks.knn_held_out_fraction=0.0005: holds out none of 1438 training images",
         ),
         ({"dataset.image_size": 8}, "dataset.image_size=8: the cache .* was made with 16"),

@@ -69,7 +69,7 @@ def test_image_beyond_the_data_set_is_refused(saved: Path):
 
 
 def test_held_out_image_is_refused(saved: Path):
-    message = r"deals image 9, which is held out .*\(1 such images\); use .*leave_one_out"
+    message = r"deals image 9, which is held out .*\(1 such images\); use .*fraction=0"
     with pytest.raises(ValueError, match=message):
         read(saved, training=9)
 

@@ -145,7 +145,7 @@ def test_a_file_that_is_not_the_head_is_not_kept(
 @pytest.mark.slow
 def test_a_run_without_a_cut_has_no_head(quick_run: RunFolder, tmp_path: Path) -> None:
     checkpoint = torch.load(quick_run.last, weights_only=True)
-    checkpoint["config"]["method"].update(name="fl_moco", whole_network=True)
+    checkpoint["config"]["method"].update(name="fl_moco")
     torch.save(checkpoint, tmp_path / "whole.ckpt")
     with pytest.raises(ValueError, match="nothing crosses a cut"):
         export_head(tmp_path / "whole.ckpt", tmp_path / "head.onnx")

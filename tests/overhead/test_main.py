@@ -111,7 +111,7 @@ def test_data_at_hand_are_dealt_as_in_a_run(compose: Compose, data_dir: Path):
 
 def test_data_elsewhere_are_taken_in_equal_parts(compose: Compose, tmp_path: Path):
     config = compose(["clients.num_clients=10", f"data_dir={tmp_path}"])
-    config.callbacks.knn_images = "held_out"  # type: ignore[assignment]
+    config.callbacks.knn_held_out_fraction = 0.1
     cohort = find_cohort(config)
     assert cohort.counts.tolist() == [130] * 5 + [129] * 5  # 1,438 less 143 held out
     assert "data not there" in cohort.source

@@ -56,7 +56,7 @@ def test_traffic_is_that_of_the_published_table(compose: Compose):
     ("values", "changes"),
     [
         (  # both heads at a sync; both views through both heads
-            {"method.align_momentum": True, "moco.symmetric": "full"},
+            {"method.name": "monacosfl", "moco.symmetric": "full"},
             {
                 "up_bytes": 4 * (2 * 2 * 50 * LATENT + 2 * HEAD),
                 "down_bytes": 4 * (2 * 50 * LATENT + 2 * HEAD),
@@ -127,7 +127,7 @@ def test_unequal_clients_set_the_mean_length_of_a_round(compose: Compose):
     "values",
     [
         {},
-        {"method.align_momentum": True},
+        {"method.name": "monacosfl"},
         {"optimizer.client_lr": 0.0},
         {"optimizer.momentum": 0.0},
         {"clients.client_state": "stateless"},

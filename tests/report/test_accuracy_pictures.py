@@ -33,7 +33,7 @@ def _run(method: str, partition: str, **settings: Any) -> Run:
     values = {
         "method.name": method, "dataset.name": "cifar10", "partition.kind": partition,
         "clients.num_clients": settings.get("clients", 20), "split.cut_layer": settings["cut"],
-        "method.whole_network": settings["cut"] is None, "seed": settings.get("seed", 1),
+        "seed": settings.get("seed", 1),
     }  # fmt: skip
     results = {"linear": top1, "true_bytes": None if sent is None else sent * MB}
     return Run("r", Path(), values, "finished", results=results)

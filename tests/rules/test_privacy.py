@@ -40,7 +40,6 @@ def test_each_mode_is_valid(compose_quick: Compose, overrides: list[str]):
         (["taressfl.target_ssim=1.1"], r"taressfl\.target_ssim=1\.1: must be from 0 to 1"),
         (["taressfl.target_fraction=-0.1"], r"taressfl\.target_fraction=-0\.1: must be from 0"),
         (["taressfl.max_collapses=-1"], r"taressfl\.max_collapses=-1: must be at least 0"),
-        (["taressfl.pictures_every_rounds=-1"], r"taressfl\.pictures_every_rounds=-1"),
         (["taressfl.collapse_alpha_factor=0"], r"collapse_alpha_factor=0\.0: must be above 0"),
         (["taressfl.collapse_lr_factor=2"], r"collapse_lr_factor=2\.0: must be above 0 and at"),
         ([*EXPERT, "taressfl.expert=x"], r"taressfl\.expert=x: taressfl=expert does not read"),

@@ -8,6 +8,7 @@ import torch
 
 from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe_plan
+from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
 from tests.support.configurations import Compose, changed
 from tests.support.problems import problems
@@ -57,12 +58,14 @@ def test_more_processes_than_gpus_are_refused(compose: Compose, monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     config = compose(["clients=100", "trainer=ddp"])
-    assert problems(config) == [
+    with pytest.raises(ValueError) as error:
+        check_machine(config)
+    assert str(error.value).splitlines() == [
         "trainer.devices=2: a process needs a GPU of its own, and there are 1; use at most that "
         "many, or trainer.accelerator=cpu"
     ]
     config.trainer.accelerator = "cpu"
-    validate(config)
+    check_machine(config)
 
 
 def test_two_processes_are_a_choice_of_the_trainer(compose: Compose):

@@ -1,30 +1,45 @@
-"""Configurations of runs that began with an earlier version."""
+"""What a run's folder says of its configuration, and whom it lets in."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from mocosfl.config.identity import ADDED_KEYS
 from mocosfl.runs.folder import FolderBusy, RunFolder
 from tests.support.configurations import Compose
 
 
-def test_run_from_before_a_key_goes_on_as_it_did(compose_quick: Compose, tmp_path: Path) -> None:
+def test_configuration_is_read_back_as_it_was(compose_quick: Compose, tmp_path: Path) -> None:
+    folder, config = RunFolder(tmp_path), compose_quick(["trainer.compile=true"])
+    folder.save_config(config)
+    assert OmegaConf.to_yaml(folder.load_config()) == OmegaConf.to_yaml(config, resolve=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("turbo", True, "trainer.turbo is not a key of it"),
+        ("compile", None, "trainer.compile: not there"),
+        ("max_steps", "all", "trainer.max_steps: Value 'all' of type 'str' could not be converted"),
+    ],
+)
+def test_configuration_of_another_version_is_refused_with_the_key(
+    name: str, value: object, problem: str, compose_quick: Compose, tmp_path: Path
+) -> None:
     folder = RunFolder(tmp_path)
-    folder.save_config(compose_quick(["trainer.compile=true"]))
-    assert folder.load_config().trainer.compile is True
+    folder.save_config(compose_quick([]))
     recorded = OmegaConf.load(folder.config)
-    for key in ADDED_KEYS:
-        del recorded.trainer[key]
+    assert isinstance(recorded, DictConfig)
+    recorded.trainer.pop(name, None)
+    if value is not None:
+        recorded.trainer[name] = value
     OmegaConf.save(recorded, folder.config)
-
-    trainer = folder.load_config().trainer
-
-    assert {key: getattr(trainer, key) for key in ADDED_KEYS} == ADDED_KEYS
-    assert trainer.num_threads == 1
+    says = rf"config\.yaml: not a configuration of this version .*\({re.escape(problem)}"
+    with pytest.raises(ValueError, match=says + r".*put it back as it was, or use the version"):
+        folder.load_config()
 
 
 def test_lock_of_a_folder_ends_with_its_process(tmp_path: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.build import build_module
@@ -48,7 +49,7 @@ def test_without_a_compiler_a_compiled_run_is_refused(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ValueError, match=r"trainer.compile=true: .* no-such-compiler is not on"):
-        validate(compose_quick(["trainer.compile=true"]))
+        check_machine(compose_quick(["trainer.compile=true"]))
 
 
 def test_compile_modes_are_those_of_torch(compose_quick: Compose) -> None:

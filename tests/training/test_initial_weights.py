@@ -155,7 +155,7 @@ def spoiled(config: Config, expert: RunFolder, tmp_path: Path, **changes: object
 def test_checkpoint_without_a_head_is_refused(
     compose_frozen: Compose, expert: RunFolder, tmp_path: Path
 ):
-    method = {"name": "fl_moco", "whole_network": True}
+    method = {"name": "fl_moco"}
     config = spoiled(compose_frozen([]), expert, tmp_path, method=method)
     with pytest.raises(ValueError, match=r"taressfl\.expert=.*: has no head, method=fl_moco"):
         load_expert(config)
@@ -170,7 +170,7 @@ def test_collapsed_expert_is_refused(compose_frozen: Compose, expert: RunFolder,
 def test_expert_with_a_classifier_is_refused(
     compose_frozen: Compose, expert: RunFolder, tmp_path: Path
 ):
-    method = {"name": "sfl_supervised", "supervised": True}
+    method = {"name": "sfl_supervised"}
     config = spoiled(compose_frozen([]), expert, tmp_path, method=method)
     with pytest.raises(ValueError, match="method=sfl_supervised has trained a classifier"):
         load_expert(config)

@@ -229,7 +229,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 
 def test_held_out_images_run_through_the_whole_training(compose_quick: Compose, tmp_path: Path):
     folder = RunFolder(tmp_path / "run")
-    config = compose_quick(["callbacks.knn_images=held_out", "trainer.max_steps=1"])
+    config = compose_quick(["callbacks.knn_held_out_fraction=0.1", "trainer.max_steps=1"])
     train(config, folder, resume=False)
     held_out = FederatedData(config).monitor.queries
     dealt = json.loads(folder.partition.read_text())

@@ -157,8 +157,5 @@ def test_methods_of_cut_depth_differ_in_alignment_alone():
     assert isinstance(one, dict)
     assert isinstance(other, dict)
     assert {key for key in one if one[key] != other[key]} - {"hydra"} == {"method"}
-    assert {k for k in one["method"] if one["method"][k] != other["method"][k]} == {
-        "name",
-        "align_momentum",
-    }
+    assert {k for k in one["method"] if one["method"][k] != other["method"][k]} == {"name"}
     assert len(jobs(["experiment=cut_depth"])) == 18

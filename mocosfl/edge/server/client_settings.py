@@ -6,7 +6,13 @@ from typing import NamedTuple
 from torch import nn
 
 from mocosfl.config.choices import Symmetric
-from mocosfl.config.derived import batch_sizes, num_remote, smashed_precision
+from mocosfl.config.derived import (
+    aligns_momentum,
+    batch_sizes,
+    is_frozen,
+    num_remote,
+    smashed_precision,
+)
 from mocosfl.config.schema import Config
 from mocosfl.data.view_maker import view_settings
 from mocosfl.edge import federation_pb2 as pb
@@ -69,7 +75,7 @@ def expectation(settings: pb.Settings) -> Expectation:
 def _settings(
     config: Config, head: nn.Module, steps_per_round: int, shape: tuple[int, int, int]
 ) -> pb.Settings:
-    split, method, optimizer = config.split, config.method, config.optimizer
+    split, optimizer = config.split, config.optimizer
     channels = split.bottleneck_channels
     return pb.Settings(
         seed=config.seed,
@@ -89,8 +95,8 @@ def _settings(
         std=list(config.dataset.std),
         steps_per_round=steps_per_round,
         both_views=config.moco.symmetric is Symmetric.full,
-        frozen=optimizer.client_lr == 0,
-        align_momentum=method.align_momentum,
+        frozen=is_frozen(config),
+        align_momentum=aligns_momentum(config),
         tau=config.moco.momentum,
         sgd_momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,

@@ -28,6 +28,10 @@ from mocosfl.system.device import chosen_device
 
 DECODER, OPTIMISATION, MEAN = "decoder", "optimisation", "mean image"
 
+BLOCK_IMAGES = 64  # a forward pass through the head: bounds the memory
+
+TUNING_IMAGES = 16  # known ones that each way to search is tried on: a mean of so many ranks them
+
 
 class AttackResult(NamedTuple):
     """What the attackers found of the victims.
@@ -58,17 +62,20 @@ def attack_head(encoder: Encoder, images: AttackImages, settings: AttackConfig) 
         images: victims and known ones.
         settings: of the attack.
     """
-    a, dataset = settings.attack, encoder.config.dataset
+    dataset = encoder.config.dataset
     device = chosen_device(settings.accelerator)
     assert isinstance(encoder.network, nn.Sequential)  # head and trunk
     head = PixelHead(encoder.network[0], mean=list(dataset.mean), std=list(dataset.std)).to(device)
     known, victims = images.known_images.to(device), images.victim_images.to(device)
-    block, start = a.optimisation_block_images, time.monotonic()
-    smashed = smash(head, victims, batch_size=block)
+    start = time.monotonic()
+    smashed = smash(head, victims, batch_size=BLOCK_IMAGES)
     trained = train_decoder(
-        smash(head, known, batch_size=block), known, _decoder_settings(settings), seed=settings.seed
+        smash(head, known, batch_size=BLOCK_IMAGES),
+        known,
+        _decoder_settings(settings),
+        seed=settings.seed,
     )
-    decoded = decode_all(trained.decoder, smashed, batch_size=block)
+    decoded = decode_all(trained.decoder, smashed, batch_size=BLOCK_IMAGES)
     decoder_seconds, start = time.monotonic() - start, time.monotonic()
     searches, found = _search(head, smashed, known, trained, decoded, settings)
     mean = known.mean(dim=0, keepdim=True).expand_as(victims)
@@ -92,19 +99,22 @@ def _search(
 ) -> tuple[list[Search], Inversion]:
     """Choose how to search on known images that the decoder was not fitted to, then search."""
     a = settings.attack
-    block = a.optimisation_block_images
     recipe = OptimisationSettings(
         a.optimisation_steps,
         tuple(a.optimisation_learning_rates),
         tuple(a.optimisation_prior_weights),
     )
-    tuning = known[trained.validation[: a.optimisation_tuning_images].to(known.device)]
+    tuning = known[trained.validation[:TUNING_IMAGES].to(known.device)]
     mean = known.mean(dim=0, keepdim=True)
-    guesses = decode_all(trained.decoder, smash(head, tuning, batch_size=block), batch_size=block)
+    guesses = decode_all(
+        trained.decoder, smash(head, tuning, batch_size=BLOCK_IMAGES), batch_size=BLOCK_IMAGES
+    )
     starts = {MEAN: mean.expand_as(tuning), DECODER: guesses}
-    searches = try_searches(head, tuning, starts, recipe, block_images=block)
+    searches = try_searches(head, tuning, starts, recipe, block_images=BLOCK_IMAGES)
     start = decoded if searches[0].start == DECODER else mean.expand_as(decoded)
-    found = invert(head, smashed, start, searches[0], a.optimisation_steps, block_images=block)
+    found = invert(
+        head, smashed, start, searches[0], a.optimisation_steps, block_images=BLOCK_IMAGES
+    )
     return searches, found
 
 

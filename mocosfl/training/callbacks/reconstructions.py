@@ -19,24 +19,21 @@ log = logging.getLogger(__name__)
 
 NUM_SHOWN = 12
 
+EVERY_ROUNDS = 10  # a picture; as often as the kNN monitor, beside which it is read
+
 
 class Reconstructions(AfterStep):
     """Draws the first views of a step above what the clients' attackers make of them."""
 
-    def __init__(self, folder: Path, *, every_rounds: int) -> None:
-        """Keep the settings.
-
-        Args:
-            folder: for `reconstructions_round<number>.png`.
-            every_rounds: rounds between two pictures, at least 1.
-        """
-        self.folder, self.every_rounds = folder, every_rounds
+    def __init__(self, folder: Path) -> None:
+        """Keep the folder for `reconstructions_round<number>.png`."""
+        self.folder = folder
 
     def after_step(self, trainer: pl.Trainer, module: MocoSFL, batch: Step) -> None:
         """Draw at the end of the rounds where it is due, and of the run."""
         if module.attackers is None:
             return
-        due = trainer.global_step % (self.every_rounds * module.steps_per_round) == 0
+        due = trainer.global_step % (EVERY_ROUNDS * module.steps_per_round) == 0
         if not (due or is_last_step(trainer)):
             return
         path = self.folder / f"reconstructions_round{batch.round + 1:04d}.png"

@@ -31,11 +31,12 @@ def features_by_hand(encoder: nn.Module, data: FederatedData, rows: Any) -> torc
 
 
 @pytest.mark.parametrize("features", ["backbone", "projection"])
-@pytest.mark.parametrize("images", ["leave_one_out", "held_out"])
+@pytest.mark.parametrize("held_out", [0, 0.1])
 def test_monitor_measures_knn_of_the_chosen_features_and_images(
-    images: str, features: str, compose_quick: Compose, tmp_path: Path
+    held_out: float, features: str, compose_quick: Compose, tmp_path: Path
 ):
-    config = compose_quick([f"callbacks.knn_images={images}", f"callbacks.knn_features={features}"])
+    fraction = f"callbacks.knn_held_out_fraction={held_out}"
+    config = compose_quick([fraction, f"callbacks.knn_features={features}"])
     data, module = FederatedData(config), build_module(config, STEPS_PER_ROUND)
     encoder = nn.Sequential(*module.federation.encoder())
     if features == "projection":
@@ -44,7 +45,7 @@ def test_monitor_measures_knn_of_the_chosen_features_and_images(
     labels = torch.tensor(data.dataset.train.labels)
     settings = {"num_neighbors": 5, "temperature": 0.1, "num_classes": 10}
     bank_features = features_by_hand(encoder, data, bank)
-    if images == "leave_one_out":
+    if held_out == 0:
         assert queries is None
         expected = leave_one_out_top1(bank_features, labels[bank], **settings)
     else:
