@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mocosfl.encoders.export_head import export_head
 from mocosfl.runs.folder import WHICH
 from mocosfl.system.errors import user_errors
 
@@ -59,8 +60,6 @@ _USES = {  # of what was written
 
 def _export_head(options: argparse.Namespace) -> None:
     """Write a head; say what was written."""
-    from mocosfl.encoders.export_head import export_head
-
     exported = export_head(options.checkpoint, options.out, which=options.which)
     facts = exported.facts
     shape = "x".join(map(str, facts.smashed_shape))

@@ -6,7 +6,9 @@ from hydra.core.hydra_config import HydraConfig
 
 from mocosfl.cli.sweep import Outcome, Result, run_job
 from mocosfl.config.hydra_setup import in_sweep
+from mocosfl.config.identity import FREE_ON_RESUME, copy_keys, move_data
 from mocosfl.config.schema import Config
+from mocosfl.runs.folder import RunFolder
 from mocosfl.system.errors import user_errors
 from mocosfl.system.logs import setup_logging
 from mocosfl.training.deployment import SIMULATION, Deployment
@@ -24,9 +26,7 @@ def run(config: Config, deployment: Deployment = SIMULATION) -> Result:
         return run_job(config)
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
-        from mocosfl.config.identity import FREE_ON_RESUME, copy_keys, move_data
         from mocosfl.rules.privacy import check_overrides
-        from mocosfl.runs.folder import RunFolder
         from mocosfl.training.run import train
 
         overrides = HydraConfig.get().overrides.task

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from mocosfl.config.hydra_setup import composed
+from mocosfl.edge.client.own_images import ARRAY_NAME
+from mocosfl.system.errors import user_errors
 from mocosfl.system.files import replaced_file
+from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
     from mocosfl.data.federated_data import FederatedData
@@ -30,13 +34,9 @@ machine, or a data set to carry to devices.
 def main(arguments: list[str]) -> None:
     """Deal the images, and say who got how many."""
     chosen = _parsed(arguments)
-    from mocosfl.system.errors import user_errors
-    from mocosfl.system.logs import setup_logging
-
     setup_logging()
     with user_errors():
         # Imported here, so that --help does not wait for torch.
-        from mocosfl.config.hydra_setup import composed
         from mocosfl.data.federated_data import FederatedData
         from mocosfl.rules.validate import validate
 
@@ -90,8 +90,6 @@ def deal(data: "FederatedData", folder: Path, clients: range) -> list[str]:
     Raises:
         ValueError: the images are pictures on disk, or a client's images.npy is there already.
     """
-    from mocosfl.edge.client.own_images import ARRAY_NAME
-
     images = data.dataset.train.images
     if not isinstance(images, np.ndarray):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mocosfl.data.partition import Partition
 from mocosfl.report.paths_in_words import shown_words
 from mocosfl.report.runs import Run
 from mocosfl.runs.folder import RunFolder
@@ -27,7 +28,6 @@ def with_overhead(run: Run) -> Run:
 
 def _computed_bytes(folder: RunFolder, steps: int) -> dict[str, float]:
     # Imported only where a run needs it: torch takes seconds.
-    from mocosfl.data.partition import Partition
     from mocosfl.overhead.summary import compute_bytes
 
     config, partition = folder.load_config(), Partition.load(folder.partition)

@@ -23,10 +23,11 @@ ORDER = (
     ("encoders",),
 )
 LINE = {name: line for line, names in enumerate(ORDER) for name in names}
-# What takes seconds to import or is an optional extra. An import inside a function keeps it out of
-# `--help`, of the plan or of a command that does without it; there is no other reason for one.
-HEAVY = ("torch", "pytorch_lightning", "matplotlib", "wandb", "sklearn", "onnx", "onnxruntime",
-         "grpc", "wandb_workspaces")  # fmt: skip
+# What takes long to import, may not be installed, or reads the number of threads when it is
+# imported. An import inside a function keeps it out of `--help`, of the plan or of a command that
+# does without it; there is no other reason for one.
+HEAVY = ("torch", "torchvision", "pytorch_lightning", "matplotlib", "wandb", "sklearn", "numpy",
+         "onnx", "onnxruntime", "grpc", "wandb_workspaces", "packaging")  # fmt: skip
 
 
 class Import(NamedTuple):

@@ -13,6 +13,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mocosfl.edge.client.tally import Tally
+
 if TYPE_CHECKING:
     from mocosfl.edge.client.client_head import ClientHead
     from mocosfl.edge.client.own_images import OwnImages
@@ -47,7 +49,6 @@ def main(arguments: list[str]) -> int:
     from mocosfl.edge.client.own_images import OwnImages
     from mocosfl.edge.client.participation import take_part
     from mocosfl.edge.client.server_connection import ServerAddress
-    from mocosfl.edge.client.tally import Tally
     from mocosfl.edge.credentials import read_credentials
 
     try:
