@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from mocosfl.runs import checkpoint_names as names
 from mocosfl.runs.checkpoint import (
     check_same_run,
     config_of,
@@ -142,3 +143,19 @@ def test_run_may_move_and_log_elsewhere(quick_run: RunFolder, tmp_path: Path):
     }
     shutil.copy(quick_run.last, tmp_path / "last.ckpt")
     check_same_run(tmp_path / "last.ckpt", changed(quick_run.load_config(), elsewhere))
+
+
+def test_page_of_names_lists_all_that_a_checkpoint_holds(quick_run: RunFolder):
+    assert names.__doc__ is not None
+    last, best = (torch.load(file, weights_only=True) for file in (quick_run.last, quick_run.best))
+    # Lightning says by which version of it the file was written.
+    known = {key for key in last if key not in ("epoch", "pytorch-lightning_version")}
+    assert known <= {word.strip(",") for word in names.__doc__.split()} | {"hparams_name"}
+    prefixes = (names.CLIENTS, names.SERVER, names.ATTACKERS)
+    assert all(name.startswith(prefixes) for name in last[names.STATE])
+    assert all(f"{names.SERVER}{part}." in names.__doc__ for part in names.SERVER_PARTS)
+    assert list(last[names.CALLBACKS][names.ALARM]) == [names.SUSPICIOUS_SINCE]
+    assert names.BANK in last[names.STATE]
+    assert names.BANK not in best[names.STATE]
+    left_out = {names.OPTIMIZERS, names.CALLBACKS, names.SAVING, names.EDGE}
+    assert left_out & best.keys() == set()
