@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import Compose
+from tests.support.configurations import Compose
 
 from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
