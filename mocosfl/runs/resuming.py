@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mocosfl.config.derived import is_expert, num_remote
 from mocosfl.config.schema import Config
-from mocosfl.runs.checkpoint import read_checkpoint
 from mocosfl.runs.checkpoint_names import STEP
 from mocosfl.runs.folder import RunFolder
 
@@ -36,6 +35,9 @@ def how_to_go_on(config: Config, folder: RunFolder) -> str:
     """Return what an interrupted run has saved, and the command that goes on from there."""
     saved = "nothing is saved, it starts again"
     if folder.last.is_file():
+        # Imported here: a report, which names the command too, starts without torch.
+        from mocosfl.runs.checkpoint import read_checkpoint
+
         saved = f"saved is step {read_checkpoint(folder.last)[STEP]:,}"
     command = resume_command(
         edge=num_remote(config) > 0, expert=is_expert(config), folder=str(shown(folder.path))

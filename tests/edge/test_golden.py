@@ -143,7 +143,7 @@ def replay(
     config = trace["config"]
     parts = build_federation(trace)
     settings = edge(precision=precision, min_clients=len(config["pools"][0]))
-    hub = RemoteClients(
+    remote = RemoteClients(
         clients(trace, parts, precision), settings, read_credentials(certificates / "server", "")
     )
     federation = NetworkedFederation(
@@ -152,7 +152,7 @@ def replay(
         both_views=parts.both_views,
         align_momentum=parts.align_momentum,
         remote=torch.ones(config["clients"], dtype=torch.bool).numpy(),
-        hub=hub,
+        remote_clients=remote,
     )
     module = NetworkedMocoSFL(federation, rates(trace), num_rounds=1, steps_per_round=1, config={})
     recorder = Recorder(federation)
@@ -167,7 +167,7 @@ def replay(
         step._replace(view1=step.view1[:0], view2=step.view1[:0]) for step in steps(trace)
     ]
     train(module, recorder, without_views, folder)
-    hub.close(finished=True, text="the trace ends")
+    remote.close(finished=True, text="the trace ends")
     processes.wait()
     return figures(federation, recorder, folder, config)
 

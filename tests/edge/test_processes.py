@@ -145,7 +145,7 @@ def test_attacker_in_a_clients_place_changes_nothing_in_the_model(
         states.append(read(folder.last)["state_dict"])
     attacker.join(60)
     assert told.count("refused") > 1000 and told[-1] == "goodbye"
-    assert module.federation.hub.ledger[1].steps == 0
+    assert module.federation.remote_clients.ledger[1].steps == 0
     assert curves[0] == curves[1]
     assert all(torch.equal(states[0][n], t) for n, t in states[1].items() if "_extra" not in n)
 

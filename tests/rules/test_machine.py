@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.support.configurations import Compose
 
 from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
+from tests.support.configurations import Compose
 
 
 def test_gpu_and_compiler_are_the_machine_s_and_not_the_configuration_s(

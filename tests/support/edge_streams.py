@@ -1,4 +1,4 @@
-"""A hub in the test's process, and clients on real streams that do as a test says; no torch."""
+"""A remote in the test's process, and clients on real streams that do as a test says; no torch."""
 
 import queue
 import threading
@@ -166,8 +166,8 @@ class GoodClient(Stream):
         return [getattr(m, kind) for m in heard if m.WhichOneof("content") == kind]
 
 
-class OpenHub(RemoteClients):
-    """A hub and where the run stands; the test plays the training."""
+class OpenRemoteClients(RemoteClients):
+    """A remote and where the run stands; the test plays the training."""
 
     head_step = 0
 
@@ -209,7 +209,7 @@ class OpenHub(RemoteClients):
 
 
 @contextmanager
-def open_hub(
+def open_remote_clients(
     num_clients: int = 3,
     *,
     credentials: Credentials | None = None,
@@ -217,21 +217,21 @@ def open_hub(
     expected: Expectation | None = None,
     step: int = 0,
     **changes: Any,
-) -> Iterator[OpenHub]:
-    """Listen with a hub for clients 0 .. num_clients - 1; `changes` are of `edge`."""
+) -> Iterator[OpenRemoteClients]:
+    """Listen with a remote for clients 0 .. num_clients - 1; `changes` are of `edge`."""
     own = expectation() if expected is None else expected
     values = {"start_wait_seconds": 0.0, "step_deadline_seconds": 20.0, **changes}
-    hub = OpenHub(
+    remote = OpenRemoteClients(
         {client: RemoteClient(settings, own) for client in range(num_clients)},
         edge(**{"listen": "127.0.0.1:0", **values}),
         credentials,
     )
-    hub.begin(run=RUN, step=step, head_of=lambda client: head(hub.head_step, client))
-    hub.open()
+    remote.begin(run=RUN, step=step, head_of=lambda client: head(remote.head_step, client))
+    remote.open()
     try:
-        yield hub
+        yield remote
     finally:
-        hub.close(finished=True, text="the test is over")
+        remote.close(finished=True, text="the test is over")
 
 
 @contextmanager

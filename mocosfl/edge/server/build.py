@@ -39,7 +39,7 @@ def networked(config: Config, module: MocoSFL) -> Iterator[NetworkedMocoSFL]:
             "part under any client's name",
             edge.listen,
         )
-    hub = RemoteClients(clients, edge, server_credentials(edge))
+    connected = RemoteClients(clients, edge, server_credentials(edge))
     own = NetworkedMocoSFL(
         NetworkedFederation(
             federation.clients,
@@ -47,7 +47,7 @@ def networked(config: Config, module: MocoSFL) -> Iterator[NetworkedMocoSFL]:
             both_views=federation.both_views,
             align_momentum=federation.align_momentum,
             remote=remote_clients(config),
-            hub=hub,
+            remote_clients=connected,
         ),
         module.optimizer_settings,
         num_rounds=module.num_rounds,
@@ -61,7 +61,7 @@ def networked(config: Config, module: MocoSFL) -> Iterator[NetworkedMocoSFL]:
         finished = own.global_step >= own.trainer.max_steps
     finally:
         text = "the run is finished" if finished else "the server stops and will be back"
-        hub.close(finished=finished, text=text)
+        connected.close(finished=finished, text=text)
 
 
 def server_credentials(edge: EdgeConfig) -> Credentials | None:

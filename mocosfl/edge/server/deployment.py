@@ -56,6 +56,8 @@ class NetworkedDeployment:
         from mocosfl.edge.server.networked_module import NetworkedMocoSFL
 
         assert isinstance(module, NetworkedMocoSFL)
-        comparison = traffic_comparison.compare_traffic(config, module.federation.hub.ledger)
+        comparison = traffic_comparison.compare_traffic(
+            config, module.federation.remote_clients.ledger
+        )
         log.info("the streams\n%s", traffic_comparison.describe_traffic(comparison))
         write_atomically(folder.edge, traffic_comparison.traffic_json(comparison))

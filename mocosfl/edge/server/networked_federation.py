@@ -51,7 +51,7 @@ class NetworkedFederation(Federation):
         both_views: bool,
         align_momentum: bool,
         remote: npt.NDArray[np.bool_],
-        hub: RemoteClients,
+        remote_clients: RemoteClients,
     ) -> None:
         """Join both sides.
 
@@ -61,10 +61,10 @@ class NetworkedFederation(Federation):
             both_views: see `Federation`.
             align_momentum: see `Federation`.
             remote: (N,) whether a client is another machine.
-            hub: their streams.
+            remote_clients: their streams.
         """
         super().__init__(clients, server, both_views=both_views, align_momentum=align_momentum)
-        self.remote, self.hub = remote, hub
+        self.remote, self.remote_clients = remote, remote_clients
         self.head_step = 0  # steps of the run behind the last sync
         self._step = 0  # of the run, in work
         self._rows: list[_Rows] = []  # in the order of the step's rows
@@ -74,7 +74,7 @@ class NetworkedFederation(Federation):
         """Let the clients know of the head that all of them run, where it is frozen."""
         if self.clients.frozen:
             weights = _flat([p.detach() for p in self.clients.average_head().parameters()])
-            for client in self.hub.clients.values():
+            for client in self.remote_clients.clients.values():
                 client.settings.head_digest = wire.head_digest(weights.astype(np.float32))
 
     def gather(self, step: Step, *, number: int, client_lr: float) -> Step:
@@ -90,7 +90,7 @@ class NetworkedFederation(Federation):
         """
         self._step, self._query, self._rows = number, None, []
         # Without requests too: clients that have connected are let in.
-        answers = self.hub.ask_step(
+        answers = self.remote_clients.ask_step(
             self._requests(step, client_lr),
             self.head_step,
             at_least=0 if self.simulated(step) else 1,  # a step has rows
@@ -153,7 +153,7 @@ class NetworkedFederation(Federation):
     def _remote_tensors(self, step: Step) -> tuple[Tensor, Tensor]:
         """Return queries and keys of all remote rows, the queries with gradient."""
         device, dtype = step.view1.device, self._dtype
-        shape = next(iter(self.hub.clients.values())).expectation.smashed_shape[1:]
+        shape = next(iter(self.remote_clients.clients.values())).expectation.smashed_shape[1:]
         keys = [rows.pair.second for rows in self._rows if rows.pair.second is not None]
         query = _joined([rows.pair.first for rows in self._rows], shape).to(device, dtype)
         key = _joined(keys, shape).to(device, dtype)
@@ -190,7 +190,7 @@ class NetworkedFederation(Federation):
         if np.isfinite(gradient).all():
             parts = np.split(gradient, np.cumsum([len(r.pair.first) for r in self._rows])[:-1])
             gradients = {rows.client: part for rows, part in zip(self._rows, parts, strict=True)}
-            self.hub.send_gradients(self._step, gradients, sync_after=sync_due)
+            self.remote_clients.send_gradients(self._step, gradients, sync_after=sync_due)
         else:
             self._rows = []
         self._query = None
@@ -203,7 +203,7 @@ class NetworkedFederation(Federation):
         """
         if self.clients.frozen:
             return None
-        weights = self.hub.collect_weights() if self._rows else {}
+        weights = self.remote_clients.collect_weights() if self._rows else {}
         pool = self.clients.pool
         there = range(len(pool)) if places is None else places.tolist()
         clients = pool.tolist()
@@ -217,12 +217,12 @@ class NetworkedFederation(Federation):
         groups = (ClientGroup(pool.new_tensor(counted), 1),)
         spread = super().synchronise(places_there(groups, pool))
         self.head_step = self._step + 1
-        self.hub.give_heads({client: self.head_of(client) for client in weights})
+        self.remote_clients.give_heads({client: self.head_of(client) for client in weights})
         return spread
 
     def _count_images(self, client: int) -> None:
         """Let a client count by the images that it holds; the server's partition can't know."""
-        counts, number = self.clients.averager.image_counts, self.hub.num_images(client)
+        counts, number = self.clients.averager.image_counts, self.remote_clients.num_images(client)
         if len(counts) and number is not None:
             counts[client] = number
 

@@ -23,8 +23,9 @@ class NetworkedMocoSFL(MocoSFL):
             self.run = uuid.uuid4().hex
         federation = self.federation
         federation.announce()
-        federation.hub.begin(run=self.run, step=self.global_step, head_of=federation.head_of)
-        federation.hub.open()
+        remote_clients = federation.remote_clients
+        remote_clients.begin(run=self.run, step=self.global_step, head_of=federation.head_of)
+        remote_clients.open()
 
     def begin(self, batch: Step) -> Step:
         """Bring the round's pool in, and wait for the remote clients' smashed data."""
@@ -40,19 +41,19 @@ class NetworkedMocoSFL(MocoSFL):
 
     def metrics(self) -> Figures:
         """Return what is logged of the last step, and of the streams."""
-        return super().metrics() | self.federation.hub.figures()
+        return super().metrics() | self.federation.remote_clients.figures()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Have the clients keep their state first, so that both go on from the same step."""
         super().on_save_checkpoint(checkpoint)
         if OPTIMIZERS not in checkpoint:
             return
-        hub = self.federation.hub
-        hub.keep(self.global_step)
+        remote_clients = self.federation.remote_clients
+        remote_clients.keep(self.global_step)
         checkpoint[EDGE] = {
             "run": self.run,
             "head_step": self.federation.head_step,
-            "ledger": hub.ledger.state_dict(),
+            "ledger": remote_clients.ledger.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -60,4 +61,4 @@ class NetworkedMocoSFL(MocoSFL):
         super().on_load_checkpoint(checkpoint)
         edge = checkpoint[EDGE]
         self.run, self.federation.head_step = edge["run"], edge["head_step"]
-        self.federation.hub.ledger.load_state_dict(edge["ledger"])
+        self.federation.remote_clients.ledger.load_state_dict(edge["ledger"])

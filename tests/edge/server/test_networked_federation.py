@@ -15,7 +15,7 @@ from mocosfl.runs.checkpoint import read_checkpoint
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.metrics import read_curves
 from mocosfl.training.run import train
-from tests.support.direct_hub import DirectHub
+from tests.support.direct_remote_clients import DirectRemoteClients
 from tests.support.edge_federation import deal, deployment_of, with_edge
 
 Compose = Callable[[Sequence[str]], Config]
@@ -31,8 +31,8 @@ SMALL = [
 
 @pytest.fixture(autouse=True)
 def direct(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(DirectHub, "images", tmp_path / "images", raising=False)
-    monkeypatch.setattr(build, "RemoteClients", DirectHub)
+    monkeypatch.setattr(DirectRemoteClients, "images", tmp_path / "images", raising=False)
+    monkeypatch.setattr(build, "RemoteClients", DirectRemoteClients)
 
 
 def run(config: Config, name: str) -> tuple[NetworkedMocoSFL, RunFolder]:
@@ -109,8 +109,8 @@ def test_clients_outside_the_pool_take_the_current_head_when_they_come_in(
     compose_quick: Compose, tmp_path: Path
 ) -> None:
     module, _, _ = both(compose_quick, tmp_path, [], None)
-    hub: Any = module.federation.hub
-    assert hub.heads_given > 0 and hub.finished
+    remote: Any = module.federation.remote_clients
+    assert remote.heads_given > 0 and remote.finished
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Remote clients without a network: the heads of `TrainingHead` behind the calls of the hub."""
+"""Remote clients without a network: the heads of `TrainingHead` behind the calls of the remote."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from mocosfl.edge.server.client_requests import Pair
 from mocosfl.edge.server.traffic_ledger import Ledger
 
 
-class DirectHub:
+class DirectRemoteClients:
     """Asks heads in this process; what crosses is rounded as the wire rounds it."""
 
     images: Path  # a folder with a folder for each client
