@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from mocosfl.federation.averaging import Averager, Heads, Spread, divergences, mean_head, spread
-from mocosfl.federation.client_bank import ClientBank
+from mocosfl.federation.client_bank import MOMENTUM, ONLINE, SGD, ClientBank
 from mocosfl.federation.ema import update_ema
 from mocosfl.federation.folding import (
     fold,
@@ -79,12 +79,7 @@ class ClientPool(nn.Module):
         self.register_buffer("pool", torch.arange(pool_size))
         self.tau, self.stateless, self.frozen = momentum, stateless, frozen
         self.num_clients, self.pool_size = num_clients, pool_size
-        start: dict[str, Tensor] = dict(head.named_parameters())
-        empty = {name: torch.zeros_like(parameter) for name, parameter in start.items()}
-        initial = {"online": start, "momentum": start, "sgd": empty}
-        self.bank = {kind: ClientBank(state, num_clients) for kind, state in initial.items()}
-        # Whether the stacks hold anything that the bank does not.
-        self._changed = {"online": False, "momentum": False}
+        self.bank = ClientBank(dict(head.named_parameters()), num_clients)
 
     def query(self, view: Tensor, groups: Sequence[ClientGroup]) -> Tensor:
         """Run the online heads.
@@ -98,14 +93,14 @@ class ClientPool(nn.Module):
             (B, c, h, w) in the order of the rows, with the graph unless the heads are frozen.
         """
         # What runs with a graph is trained in this step.
-        self._changed["online"] |= torch.is_grad_enabled() and not self.frozen
+        self.bank.changed[ONLINE] |= torch.is_grad_enabled() and not self.frozen
         return self._run(self.online, view, groups)
 
     def update_momentum(self) -> None:
         """Move each momentum head towards its online head."""
         update_ema(self.momentum, self.online, self.tau)
         # The momentum copy of a frozen head stays equal to it.
-        self._changed["momentum"] |= not self.frozen
+        self.bank.changed[MOMENTUM] |= not self.frozen
 
     @torch.no_grad()
     def key(self, view: Tensor, groups: Sequence[ClientGroup]) -> Tensor:
@@ -180,10 +175,10 @@ class ClientPool(nn.Module):
         shares = self.averager.own_shares(self.pool[places], divergence)
         if shares is not None:  # clients that miss the sync keep nothing, as those out of the pool
             shares = shares.new_zeros(self.pool_size).index_copy(0, places, shares)[self._own]
-        self._give("online", heads, means, shares)
+        self._give(ONLINE, heads, means, shares)
         if align_momentum:
             momentum = stacked_state(self.momentum)
-            self._give("momentum", momentum, self._mean_head(momentum, weights), None)
+            self._give(MOMENTUM, momentum, self._mean_head(momentum, weights), None)
         return spread(divergence)
 
     def _give(self, kind: str, stacks: Heads, means: Heads, shares: Tensor | None) -> None:
@@ -194,8 +189,7 @@ class ClientPool(nn.Module):
                 own = shares.to(stack).reshape(-1, *[1] * means[name].dim())
                 given = given + own * (stack - given)
             stack.copy_(given)
-        self.bank[kind].give_all(means)
-        self._changed[kind] = shares is not None
+        self.bank.give_all(kind, means, changed=shares is not None)
 
     @property
     def _own(self) -> slice:
@@ -216,9 +210,9 @@ class ClientPool(nn.Module):
             if optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
         }
         return {
-            "online": stacked_state(self.online),
-            "momentum": stacked_state(self.momentum),
-            "sgd": buffers,
+            ONLINE: stacked_state(self.online),
+            MOMENTUM: stacked_state(self.momentum),
+            SGD: buffers,
         }
 
     @torch.no_grad()
@@ -235,29 +229,27 @@ class ClientPool(nn.Module):
         stacks = self._stacks(optimizer)
         self._leave(stacks)
         self.pool.copy_(pool)
-        clients = pool[self._own].cpu()
-        for kind, tensors in stacks.items():
-            self.bank[kind].fetch(clients, tensors)
+        self.bank.fetch(pool[self._own].cpu(), stacks)
 
     def _leave(self, stacks: Stacks) -> None:
         if self.stateless:
-            for kind in ("online", "momentum"):
-                self.bank[kind].give_all(self._mean_head(stacks[kind]))
-        else:
-            for kind, tensors in stacks.items():
-                if self._changed.get(kind, True):
-                    of_pool = {name: self._of_pool(own) for name, own in tensors.items()}
-                    self.bank[kind].store(self.pool.cpu(), of_pool)
-        self._changed = dict.fromkeys(self._changed, False)
+            for kind in (ONLINE, MOMENTUM):
+                self.bank.give_all(kind, self._mean_head(stacks[kind]))
+            return
+        for kind, tensors in stacks.items():
+            if self.bank.changed.get(kind, True):
+                of_pool = {name: self._of_pool(own) for name, own in tensors.items()}
+                self.bank.store(self.pool.cpu(), kind, of_pool)
+        self.bank.changed = dict.fromkeys(self.bank.changed, False)
 
     @torch.no_grad()
     def start_from(self, state: Mapping[str, Tensor]) -> None:
         """Give every client another head to start from, name -> tensor; its momentum copy too."""
         load_single(self.head, dict(state))
-        for kind, folded in (("online", self.online), ("momentum", self.momentum)):
+        for kind, folded in ((ONLINE, self.online), (MOMENTUM, self.momentum)):
             for name, stack in stacked_state(folded).items():
                 stack.copy_(state[name].expand_as(stack))
-            self.bank[kind].give_all(state)
+            self.bank.give_all(kind, state, changed=self.bank.changed[kind])
 
     @torch.no_grad()
     def average_head(self) -> nn.Module:
@@ -271,37 +263,27 @@ class ClientPool(nn.Module):
         For one process alone.
         """
         place = (self.pool == client).nonzero().flatten()
-        heads = []
-        for kind, folded in (("online", self.online), ("momentum", self.momentum)):
-            if len(place):
-                heads.append([stack[int(place)] for stack in stacked_state(folded).values()])
-            else:
-                heads.append(list(self.bank[kind].of(torch.tensor([client])).values()))
-        online, momentum = heads
+        if not len(place):
+            state = self.bank.of(client)
+            return list(state[ONLINE].values()), list(state[MOMENTUM].values())
+        online, momentum = (
+            [stack[int(place)] for stack in stacked_state(folded).values()]
+            for folded in (self.online, self.momentum)
+        )
         return online, momentum
 
     def client_state(self, client: int, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
         """Return one client's `online`, `momentum` and `sgd` tensors by name, wherever they are."""
-        state = {kind: bank.of(torch.tensor([client])) for kind, bank in self.bank.items()}
+        state = self.bank.of(client)
         for place in (self.pool.cpu() == client).nonzero().flatten().tolist():
             for kind, stacks in self._stacks(optimizer).items():
                 state[kind] |= {n: self.ranks.at_place(own, place) for n, own in stacks.items()}
         return state
 
-    @property
-    def bank_bytes(self) -> int:
-        """Memory of the bank."""
-        return sum(bank.num_bytes for bank in self.bank.values())
-
     def get_extra_state(self) -> dict[str, Any]:
         """Return the bank for the checkpoint (nn.Module's hook)."""
-        return {
-            "changed": list(self._changed.values()),
-            "bank": {kind: bank.state_dict() for kind, bank in self.bank.items()},
-        }
+        return self.bank.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the bank from a checkpoint (nn.Module's hook)."""
-        self._changed = dict(zip(self._changed, state["changed"], strict=True))
-        for kind, bank in self.bank.items():
-            bank.load_state_dict(state["bank"][kind])
+        self.bank.load_state_dict(state)

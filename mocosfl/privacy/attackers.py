@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mocosfl.federation.client_bank import ClientBank
+from mocosfl.federation.client_bank import StateBank
 from mocosfl.federation.folding import FOLDED_DECODER, fold, fold_images, unfold_images
 from mocosfl.federation.step import ClientGroup, rows_by_group
 from mocosfl.privacy.ssim import ssim
@@ -91,7 +91,7 @@ class AttackerPool(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         first = {name: stack[0] for name, stack in self._stacks().items()}
-        self._bank = ClientBank(first, num_clients)
+        self._bank = StateBank(first, num_clients)
 
     def images_of(self, views: Tensor) -> Tensor:
         """Undo the normalisation of views (B, 3, H, W), to values in [0, 1]."""

@@ -159,7 +159,7 @@ def test_client_bank_is_as_large_as_planned_once_all_took_part(
         optimizer.step()
         federation.synchronise()
     plan = make_plan(config, np.full(6, 12))
-    assert federation.clients.bank_bytes == plan.bank_bytes
+    assert federation.clients.bank.num_bytes == plan.bank_bytes
 
 
 def test_description_holds_the_figures_and_what_stops_early(compose: Compose):

@@ -59,7 +59,7 @@ def test_hundred_thousand_clients_train_in_the_memory_of_their_pool(many: Config
     head = sum(parameter.numel() for parameter in module.federation.clients.head.parameters())
     plan = make_plan(many, data.partition.counts)
     assert module.global_step == 3
-    assert module.federation.clients.bank_bytes == plan.bank_bytes == 3 * 4 * head
+    assert module.federation.clients.bank.num_bytes == plan.bank_bytes == 3 * 4 * head
     stacked = [len(p) for p in module.federation.clients.online.parameters()]
     assert set(stacked) == {POOL}
     assert folder.last.stat().st_size < 10**6  # a bank of all would be 140 MB
