@@ -3,7 +3,8 @@
 This is the one place that computes them; they are never written back into the configuration.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +89,16 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
         saving_bytes=_saving_bytes(config, steps * rows * rate.step_up / clients.batch_size),
         images_per_client=(int(counts.min()), float(counts.mean()), int(counts.max())),
     )
+
+
+def steps_to_do(config: Config, plan: Plan) -> int:
+    """Return the step that a run ends with: the last one, or `trainer.max_steps`."""
+    return plan.num_steps if config.trainer.max_steps == -1 else config.trainer.max_steps
+
+
+def plan_json(config: Config, plan: Plan) -> str:
+    """Return the plan's figures as text for `plan.json`."""
+    return json.dumps({**asdict(plan), "steps_to_do": steps_to_do(config, plan)}, indent=1) + "\n"
 
 
 def _saving_bytes(config: Config, sent_in_a_round: float) -> int:

@@ -5,7 +5,6 @@ failed. What a run has not written is None.
 """
 
 import math
-import re
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -130,7 +129,8 @@ def read_run(folder: Path, root: Path) -> Run:
     probe = _attempt(partial(read_record, counts=["encoder_step"]), probed, problems)
     curves = _attempt(newest_values, run.metrics, problems)
     values = _attempt(read_values, run.config, problems)
-    planned = _planned_steps(run.plan)
+    plan = _attempt(partial(read_record, counts=["steps_to_do"]), run.plan_figures, problems)
+    planned = plan.get("steps_to_do")
     logged = curves["step"].steps if "step" in curves else None
     steps = finished.get("step", overhead.get("num_steps", logged))
     if probe.get("encoder_step", steps) != steps:
@@ -211,15 +211,6 @@ def _flat(values: Any, where: str) -> Iterator[tuple[str, Any]]:
         return
     for key, value in values.items():
         yield from _flat(value, f"{where}.{key}" if where else str(key))
-
-
-def _planned_steps(plan: Path) -> int | None:
-    """Return the steps that a run is to do, as its plan.txt says."""
-    if not plan.is_file():
-        return None
-    text = plan.read_text(errors="replace")
-    found = re.search(r"^rounds .* = (\d[\d,]*) steps(?:, stopping after (\d[\d,]*))?$", text, re.M)
-    return int((found[2] or found[1]).replace(",", "")) if found else None
 
 
 class Mean(NamedTuple):

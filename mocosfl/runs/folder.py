@@ -38,6 +38,11 @@ class RunFolder:
         return self.path / "plan.txt"
 
     @property
+    def plan_figures(self) -> Path:
+        """The figures of the plan, and `steps_to_do`."""
+        return self.path / "plan.json"
+
+    @property
     def metrics(self) -> Path:
         """The curves."""
         return self.path / "metrics.csv"

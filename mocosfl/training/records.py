@@ -13,7 +13,7 @@ from mocosfl.data.federated_data import FederatedData
 from mocosfl.evaluation.probing import table
 from mocosfl.evaluation.run_probes import probe_run
 from mocosfl.federation.averaging import Spread
-from mocosfl.overhead.plan import Plan
+from mocosfl.overhead.plan import Plan, plan_json
 from mocosfl.overhead.plan_in_words import describe_plan
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, overhead_json
 from mocosfl.pictures import run as pictures
@@ -61,6 +61,7 @@ def write_start(
     """
     folder.save_config(config)
     write_atomically(folder.plan, describe_plan(config, plan) + "\n")
+    write_atomically(folder.plan_figures, plan_json(config, plan))
     data.partition.save(folder.partition)
     if not config.callbacks.pictures:
         return

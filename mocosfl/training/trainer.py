@@ -9,7 +9,7 @@ from pytorch_lightning.profilers import Profiler as LightningProfiler
 from mocosfl.config.choices import Profiler
 from mocosfl.config.derived import is_expert
 from mocosfl.config.schema import Config
-from mocosfl.overhead.plan import Plan
+from mocosfl.overhead.plan import Plan, steps_to_do
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.callbacks.alarm import Alarm
 from mocosfl.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint
@@ -43,7 +43,7 @@ def make_trainer(
         deployment: where the clients are.
     """
     settings, first = config.trainer, processes is None or processes.ranks.rank == 0
-    max_steps = plan.num_steps if settings.max_steps == -1 else settings.max_steps
+    max_steps = steps_to_do(config, plan)
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,

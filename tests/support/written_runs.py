@@ -28,6 +28,7 @@ def written_run(
     folder = RunFolder(path)
     folder.save_config(compose([f"run_dir={path}", *overrides]))
     folder.plan.write_text("rounds           2 of 500 steps = 1,000 steps\n")
+    folder.plan_figures.write_text('{"steps_to_do": 1000}')
     knn = "" if monitor is None else monitor
     folder.metrics.write_text(
         f"step,train/loss,val/knn_top1\n0,9,0.1\n{steps - 1},3.25,{knn}\n{steps - 1},3.25,\n"
