@@ -198,9 +198,7 @@ class Server(nn.Module):
             sorted_keys.append(NewKeys(part.queues, torch.cat(by_queue, 1)))
         return tuple(sorted_keys)
 
-    def _embed(
-        self, query: Tensor, key: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _embed(self, query: Tensor, key: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return z and y of each pass, (B, D) each.
 
         The trunk runs both passes as one batch. The projector runs them one after the other: its

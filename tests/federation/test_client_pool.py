@@ -288,9 +288,7 @@ def test_frozen_heads_stay_bit_equal_and_their_bank_small(stateless: bool) -> No
     start = deepcopy(dict(clients.pool.head.named_parameters()))
     for number, pool in enumerate([range(7), range(8, 1, -1), range(1, 8)]):
         clients.enter(*pool)
-        smashed = run_heads(
-            clients.pool, tuple(view.float() for view in make_views(number, 7, 2))
-        )
+        smashed = run_heads(clients.pool, tuple(view.float() for view in make_views(number, 7, 2)))
         assert not smashed.query.requires_grad
         clients.pool.synchronise(number == 0)
 

@@ -44,9 +44,7 @@ def test_split_supervised_training_equals_a_loop_over_clients() -> None:
     federation = make_supervised()
     head = deepcopy(federation.clients.average_head()).requires_grad_(True)
     heads = [deepcopy(head) for _ in range(NUM_CLIENTS)]
-    server = nn.Sequential(
-        deepcopy(federation.server.trunk), deepcopy(federation.server.projector)
-    )
+    server = nn.Sequential(deepcopy(federation.server.trunk), deepcopy(federation.server.projector))
     settings = {"momentum": 0.9, "weight_decay": 5e-3}
     loops = [torch.optim.SGD(module.parameters(), 0.1, **settings) for module in heads]
     loops.append(torch.optim.SGD(server.parameters(), 0.05, **settings))

@@ -140,7 +140,6 @@ def test_encoder_ends_before_the_projector() -> None:
     torch.testing.assert_close(federation.encoder()(image), split.trunk(split.head(image)))
 
 
-
 @pytest.mark.parametrize(
     "method", ["fl_moco", "central_moco", "sfl_supervised", "central_supervised"]
 )

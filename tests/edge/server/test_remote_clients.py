@@ -34,6 +34,7 @@ from tests.support.edge_streams import (
     weights,
 )
 from tests.support.mutations import ROWS, mutated_messages
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -678,7 +679,7 @@ def test_no_local_variable_of_the_server_keeps_smashed_data_alive_behind_its_ste
 def server_bytes() -> int:
     """Return what our side of the streams has allocated; the clients are in this process, too."""
     ours = tracemalloc.Filter(True, "*/mocosfl/edge/*", all_frames=True)
-    theirs = tracemalloc.Filter(False, "*/tests/*", all_frames=True)
+    theirs = tracemalloc.Filter(False, f"{ROOT}/tests/*", all_frames=True)
     traces = tracemalloc.take_snapshot().filter_traces([ours, theirs])
     return sum(statistic.size for statistic in traces.statistics("filename"))
 
