@@ -23,8 +23,8 @@ def main(config: ProbeConfig) -> None:
     setup_logging()
     with user_errors():
         # Imported here, so that --help and typing errors do not wait for torch.
-        from mocosfl.evaluation.probing import table
-        from mocosfl.evaluation.run_probes import log_probes, probe_into
+        from mocosfl.evaluation.probe_report import table
+        from mocosfl.evaluation.probe_run import log_probes, probe_into
         from mocosfl.rules.probe import validate_probe
 
         if OmegaConf.is_missing(config, "checkpoint"):
@@ -53,7 +53,7 @@ def main(config: ProbeConfig) -> None:
 def _choose(config: ProbeConfig) -> "tuple[Encoder, RunFolder | None, Path, str]":
     """Return the encoder, its run, the folder for its results and the name of these."""
     from mocosfl.runs.checkpoint import read_encoder
-    from mocosfl.runs.chosen import choose
+    from mocosfl.runs.chosen_checkpoint import choose
     from mocosfl.runs.folder import RunFolder
     from mocosfl.training.initial_weights import fresh_encoder
 

@@ -29,7 +29,7 @@ from mocosfl.federation.loss import contrastive_loss
 from mocosfl.federation.optimizer import make_optimizer
 from mocosfl.federation.queue import KeyQueue
 from mocosfl.federation.server import Server
-from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.federation.step_input import ClientGroup, Step
 from mocosfl.training.build import compile_networks
 
 

@@ -22,7 +22,7 @@ from benchmarks.configuration import compose
 from benchmarks.machine import ROOT
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 
 POLL_SECONDS = 0.05
 LAST_LOSSES = 5  # logged losses whose mean is the loss at the end

@@ -13,7 +13,7 @@ from mocosfl.data.view_maker import ViewMaker
 from mocosfl.federation import client_pool, server
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import SmashedStep
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 
 REST = "Lightning and the rest"
 PARTS = (

@@ -31,9 +31,9 @@ from benchmarks.results import (
 )
 from mocosfl.config.probe import ProbeConfig
 from mocosfl.evaluation.features import extract_features
+from mocosfl.evaluation.probe_report import probe_features
+from mocosfl.evaluation.probe_run import default_probe_config
 from mocosfl.evaluation.probes import LabelledFeatures
-from mocosfl.evaluation.probing import probe_features
-from mocosfl.evaluation.run_probes import default_probe_config
 
 NUM_NEIGHBORS = 200  # of the kNN, as published
 

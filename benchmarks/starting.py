@@ -15,7 +15,7 @@ from mocosfl.system.logs import setup_logging
 from mocosfl.tracking.loggers import open_loggers
 from mocosfl.training.build import build_module
 from mocosfl.training.data_module import DataModule
-from mocosfl.training.records import write_start
+from mocosfl.training.run_files import write_start
 from mocosfl.training.trainer import make_trainer
 
 

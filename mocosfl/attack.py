@@ -41,7 +41,7 @@ def run_attack(config: AttackConfig) -> None:
     from mocosfl.privacy.attack.run import as_table, attack_head, attack_record, comparisons
     from mocosfl.rules.attack import validate_attack
     from mocosfl.runs.checkpoint import check_has_head, read_encoder
-    from mocosfl.runs.chosen import choose
+    from mocosfl.runs.chosen_checkpoint import choose
     from mocosfl.tracking.loggers import log_to_wandb
 
     if OmegaConf.is_missing(config, "checkpoint"):

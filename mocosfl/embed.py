@@ -94,7 +94,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 def _output_folder(config: EmbedConfig) -> Path:
     """Return the folder for the results: in the run, where `checkpoint` is one or of one."""
-    from mocosfl.runs.chosen import choose
+    from mocosfl.runs.chosen_checkpoint import choose
 
     images = Path(config.images).resolve()
     name = f"embed_{images.name or 'root'}"
@@ -225,7 +225,7 @@ def _agreement(pictures: "PictureFolder", found: "Neighbours") -> str:
 
 
 def _print_next(config: EmbedConfig, folder: Path) -> None:
-    from mocosfl.runs.chosen import EXPORTED
+    from mocosfl.runs.chosen_checkpoint import EXPORTED
 
     features = str(folder / "features.npy")
     _say(f"in Python: features = numpy.load({features!r})")

@@ -23,7 +23,7 @@ from PIL import Image
 
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_metrics
+from mocosfl.runs.read_metrics import read_metrics
 from tests.support.checkpoints import assert_same_results, read
 from tests.support.configurations import QUICK
 

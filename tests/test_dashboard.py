@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mocosfl import dashboard
-from mocosfl.evaluation.run_probes import EMBEDDING_MAP
+from mocosfl.evaluation.probe_run import EMBEDDING_MAP
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.tracking import wandb_run
 from mocosfl.tracking.wandb_labels import flat_settings
 from mocosfl.tracking.wandb_run import best_values, overhead_values

@@ -12,7 +12,8 @@ import mocosfl
 from mocosfl.edge.client.exported_head import ExportedHead
 from mocosfl.edge.wire import head_digest
 from mocosfl.export import main
-from mocosfl.runs.checkpoint import HEADS, read_encoder
+from mocosfl.runs.checkpoint import read_encoder
+from mocosfl.runs.checkpoint_content import HEADS
 from mocosfl.runs.folder import RunFolder
 from tests.support.picture_folders import write_digits
 from tests.support.small_networks import images

@@ -24,11 +24,11 @@ from mocosfl.data.cache import Images
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.loader import FederationShape, StepLoader, ViewBlock
 from mocosfl.data.partition import Partition
+from mocosfl.data.round_length import round_steps
 from mocosfl.data.sources import load_dataset
-from mocosfl.data.steps import round_steps
 from mocosfl.data.view_maker import ViewMaker, view_settings
 from mocosfl.federation.ranks import ALONE, Ranks
-from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.federation.step_input import ClientGroup, Step
 from mocosfl.system.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]

@@ -22,8 +22,8 @@ from mocosfl.data.partition import Partition, make_partition
 from mocosfl.data.partition_file import read_partition
 from mocosfl.data.picture_array import PictureArray, PictureViewMaker
 from mocosfl.data.rich_poor import check_rich_share, deal_rich_and_poor
+from mocosfl.data.round_length import round_steps
 from mocosfl.data.sources import load_dataset
-from mocosfl.data.steps import round_steps
 from mocosfl.data.view_maker import ViewMaker, view_settings
 from mocosfl.federation.ranks import ALONE, Ranks
 from mocosfl.system.randomness import numpy_generator

@@ -17,7 +17,7 @@ from mocosfl.data.round_plan import RoundPlan, plan_round, steps_per_round
 from mocosfl.data.shard import Groups, Shard, shard_step
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.federation.ranks import ALONE, Ranks
-from mocosfl.federation.step import ClientGroup, Everyone, Step
+from mocosfl.federation.step_input import ClientGroup, Everyone, Step
 from mocosfl.system.randomness import torch_generator
 
 MAX_VIEW_BYTES = 2**28

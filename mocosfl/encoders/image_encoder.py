@@ -19,7 +19,7 @@ from mocosfl.encoders.facts import EncoderFacts, facts_of
 from mocosfl.encoders.safetensors_file import read_encoder_file
 from mocosfl.models.normalisation import Normalisation
 from mocosfl.runs.checkpoint import Encoder, find_checkpoint, read_encoder
-from mocosfl.runs.chosen import EXPORTED
+from mocosfl.runs.chosen_checkpoint import EXPORTED
 
 Picture = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 

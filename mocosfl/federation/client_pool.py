@@ -20,15 +20,9 @@ from torch.optim import Optimizer
 from mocosfl.federation.averaging import Averager, Heads, Spread, divergences, mean_head, spread
 from mocosfl.federation.client_bank import MOMENTUM, ONLINE, SGD, ClientBank
 from mocosfl.federation.ema import update_ema
-from mocosfl.federation.folding import (
-    fold,
-    fold_images,
-    load_single,
-    stacked_state,
-    unfold_images,
-)
+from mocosfl.federation.folding import fold, fold_images, load_single, stacked_state, unfold_images
 from mocosfl.federation.ranks import ALONE, Ranks
-from mocosfl.federation.step import ClientGroup, rows_by_group, without_rows
+from mocosfl.federation.step_input import ClientGroup, rows_by_group, without_rows
 
 Stacks = dict[str, dict[str, Tensor]]  # online, momentum or sgd -> name -> (P_r, ...)
 

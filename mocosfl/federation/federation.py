@@ -11,7 +11,13 @@ from mocosfl.federation.averaging import Spread
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.ranks import Ranks
 from mocosfl.federation.server import Server, ServerOutput, SmashedStep, SupervisedServer
-from mocosfl.federation.step import ClientGroup, Step, doubled_groups, places_there, rows_by_group
+from mocosfl.federation.step_input import (
+    ClientGroup,
+    Step,
+    doubled_groups,
+    places_there,
+    rows_by_group,
+)
 from mocosfl.models.whole_network import WholeNetwork
 
 

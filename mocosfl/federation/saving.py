@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import SmashedStep
-from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.federation.step_input import ClientGroup, Step
 from mocosfl.system.files import replaced_file
 from mocosfl.system.randomness import torch_generator
 

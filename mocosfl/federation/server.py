@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mocosfl.federation.ema import update_ema
 from mocosfl.federation.loss import contrastive_loss
 from mocosfl.federation.queue import KeyQueue
-from mocosfl.federation.step import ClientGroup, Everyone, without_rows
+from mocosfl.federation.step_input import ClientGroup, Everyone, without_rows
 
 
 class ServerOutput(NamedTuple):

@@ -20,8 +20,8 @@ from mocosfl.config.derived import (
     pool_size,
 )
 from mocosfl.config.schema import Config
+from mocosfl.data.round_length import round_steps
 from mocosfl.data.round_plan import sync_steps
-from mocosfl.data.steps import round_steps
 from mocosfl.overhead.network import build_network, num_parameters, num_values
 from mocosfl.overhead.traffic import WEIGHT_BYTES, rates
 from mocosfl.privacy.build import build_attackers_decoder

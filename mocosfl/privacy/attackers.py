@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from mocosfl.federation.client_bank import StateBank
 from mocosfl.federation.folding import FOLDED_DECODER, fold, fold_images, unfold_images
-from mocosfl.federation.step import ClientGroup, rows_by_group
+from mocosfl.federation.step_input import ClientGroup, rows_by_group
 from mocosfl.privacy.ssim import ssim
 from mocosfl.privacy.stacked_adam import StackedAdam
 

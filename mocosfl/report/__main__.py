@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mocosfl.report.bytes_so_far import with_overhead
 from mocosfl.report.runs import find_runs
 from mocosfl.report.table import counts
-from mocosfl.report.unfinished_bytes import with_overhead
 from mocosfl.report.write import write_report
 from mocosfl.system.files import check_writable
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.runs.metrics import read_metrics
+from mocosfl.runs.read_metrics import read_metrics
 
 Values = npt.NDArray[np.float64]
 

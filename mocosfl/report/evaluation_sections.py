@@ -13,7 +13,7 @@ from mocosfl.report.paths_in_words import quoted_path
 from mocosfl.report.results import PROBES
 from mocosfl.report.runs import Run
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.records import read_record
+from mocosfl.runs.json_records import read_record
 
 _MISSING = "-"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mocosfl.runs.metrics import read_metrics
+from mocosfl.runs.read_metrics import read_metrics
 
 PROBES = {
     "linear": "linear",

@@ -17,7 +17,7 @@ from mocosfl.report.page_model import Figure, Missing, Part
 from mocosfl.report.paths_in_words import shown_path, shown_words
 from mocosfl.report.runs import Run
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.records import read_record
+from mocosfl.runs.json_records import read_record
 from mocosfl.runs.resuming import resume_command
 
 

@@ -21,7 +21,7 @@ from mocosfl.config.methods import method_of
 from mocosfl.report.paths_in_words import shown_words
 from mocosfl.report.results import newest_values, result_steps_of, results_of
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.records import DamagedFile, read_record
+from mocosfl.runs.json_records import DamagedFile, read_record
 
 # What tells no two runs apart: also what else has no influence on the result.
 NO_INFLUENCE = (

@@ -4,13 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mocosfl.config.derived import (
-    batch_sizes,
-    is_supervised,
-    keys_per_row,
-    pool_size,
-    queue_shape,
-)
+from mocosfl.config.derived import batch_sizes, is_supervised, keys_per_row, pool_size, queue_shape
 from mocosfl.config.schema import Config
 from mocosfl.rules.problems import not_from_0_to_1, not_positive, too_small
 

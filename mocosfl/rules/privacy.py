@@ -8,13 +8,7 @@ from mocosfl.config.methods import METHODS
 from mocosfl.config.schema import Config
 from mocosfl.privacy.decoders import parse_decoder
 from mocosfl.rules.expert import expert_rules
-from mocosfl.rules.problems import (
-    not_from_0_to_1,
-    not_positive,
-    not_up_to_1,
-    refuse,
-    too_small,
-)
+from mocosfl.rules.problems import not_from_0_to_1, not_positive, not_up_to_1, refuse, too_small
 
 # Of these the clients have a head that contrasts: it can be inverted, and learn not to be.
 CONTRASTING = [name for name, m in METHODS.items() if not m.whole_network and not m.supervised]

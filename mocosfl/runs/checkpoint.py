@@ -19,7 +19,7 @@ from mocosfl.config.identity import (
 from mocosfl.config.schema import Config
 from mocosfl.federation.averaging import mean_of_rows
 from mocosfl.models.build import build_split
-from mocosfl.runs.checkpoint_names import CONFIG, HEADS, STATE, STEP, TRUNK
+from mocosfl.runs.checkpoint_content import CONFIG, HEADS, STATE, STEP, TRUNK
 from mocosfl.runs.folder import WHICH, RunFolder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mocosfl.config.derived import is_expert, num_remote
 from mocosfl.config.schema import Config
-from mocosfl.runs.checkpoint_names import STEP
+from mocosfl.runs.checkpoint_content import STEP
 from mocosfl.runs.folder import RunFolder
 
 

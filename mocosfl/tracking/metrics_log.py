@@ -9,7 +9,7 @@ from typing import Any
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
 
-from mocosfl.runs.metrics import Row, read_metrics
+from mocosfl.runs.read_metrics import Row, read_metrics
 from mocosfl.system.files import write_atomically
 
 

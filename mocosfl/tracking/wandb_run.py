@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
-from mocosfl.runs.records import read_record
+from mocosfl.runs.json_records import read_record
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.system.files import write_atomically
 from mocosfl.tracking.wandb_labels import label
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mocosfl.config.choices import LEARNING
 from mocosfl.config.schema import Config
 from mocosfl.runs.checkpoint import read_checkpoint
-from mocosfl.runs.checkpoint_names import STEP
+from mocosfl.runs.checkpoint_content import STEP
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.files import write_atomically
 

@@ -18,7 +18,7 @@ from mocosfl.training.initial_weights import start_from_expert
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.processes.further_rank import further_ranks
 from mocosfl.training.processes.strategy import OwnProcesses, free_port
-from mocosfl.training.records import draw_curves, write_end, write_finish
+from mocosfl.training.run_files import draw_curves, write_end, write_finish
 from mocosfl.training.trainer import make_trainer
 
 

@@ -25,7 +25,7 @@ from mocosfl.runs.checkpoint import (
     read_checkpoint,
     synchronised_head,
 )
-from mocosfl.runs.checkpoint_names import (
+from mocosfl.runs.checkpoint_content import (
     ALARM,
     CALLBACKS,
     MAX_STEPS,

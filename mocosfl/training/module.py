@@ -13,9 +13,9 @@ from mocosfl.federation.federation import Federation
 from mocosfl.federation.optimizer import OptimizerSettings, make_optimizer, rate_factor
 from mocosfl.federation.saving import CommunicationSaving, Traffic
 from mocosfl.federation.server import ServerOutput, SupervisedServer
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.privacy.attackers import AttackerPool, Privacy, decoder_lr_factor
-from mocosfl.runs import checkpoint_names as names
+from mocosfl.runs import checkpoint_content as names
 from mocosfl.training.step_record import Figures, StepRecord
 
 

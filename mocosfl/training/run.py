@@ -123,7 +123,7 @@ def _train(config: Config, folder: RunFolder, deployment: Deployment, *, resume:
     log.info("the plan\n%s", describe_plan(config, plan))
     # Imported here: Lightning and matplotlib take seconds, and the plan need not wait for them.
     from mocosfl.training.fit import fit
-    from mocosfl.training.records import closing_words, write_start
+    from mocosfl.training.run_files import closing_words, write_start
 
     if checkpoint is None:
         write_start(config, folder, data, plan, with_views=deployment.sees_images)

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from mocosfl.cli.sweep import Outcome, Result, name_sweep, run_job
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_metrics
+from mocosfl.runs.read_metrics import read_metrics
 from mocosfl.training import run as training
 from mocosfl.training.callbacks.alarm import Alarm
 from tests.support.checkpoints import assert_same_results, read

@@ -12,7 +12,7 @@ from torch import Tensor
 from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.round_plan import plan_round
 from mocosfl.data.view_maker import ViewMaker
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from tests.support.small_partition import NUMBERED, PARTITION, PATTERNS, SHAPE, view_maker
 from tests.support.view_settings import IDENTITY, RANDOM
 

@@ -25,7 +25,7 @@ from mocosfl.data.image_folder import decode_picture
 from mocosfl.data.picture_array import PictureArray, PictureViewMaker
 from mocosfl.data.view_maker import ViewMaker
 from mocosfl.evaluation.features import extract_features
-from mocosfl.evaluation.probing import dataset_of
+from mocosfl.evaluation.probe_report import dataset_of
 from mocosfl.runs.checkpoint import read_encoder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.run import train

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from mocosfl.data.loader import FederationShape, StepLoader
 from mocosfl.data.shard import shard_step
-from mocosfl.federation import step as step_module
+from mocosfl.federation import step_input as step_module
 from mocosfl.federation.federation import in_both_orders
 from mocosfl.federation.ranks import Ranks
-from mocosfl.federation.step import Step, rows_by_group
+from mocosfl.federation.step_input import Step, rows_by_group
 from tests.support.small_partition import PARTITION, SHAPE, view_maker
 
 # Six clients, all in the pool; three batch sizes, dealt so that processes differ in their rows.

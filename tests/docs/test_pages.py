@@ -24,7 +24,7 @@ from PIL import Image
 
 from mocosfl.config.command_line import with_folder
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_metrics
+from mocosfl.runs.read_metrics import read_metrics
 from tests.support.document_script import RUN_FOLDER, Step
 from tests.support.documents import Block, arguments, read_blocks, shell_lines, spoken_commands
 from tests.support.experiments import TWO_STEPS, composed, jobs

@@ -11,7 +11,7 @@ import pytest
 from mocosfl.config.schema import Config
 from mocosfl.edge.certificates import make_certificates
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.edge_federation import deal, deployment_of, ended, with_edge
 from tests.support.paths import ROOT

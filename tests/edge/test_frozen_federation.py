@@ -10,7 +10,7 @@ import pytest
 
 from mocosfl.encoders.export_head import write_head
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.initial_weights import fresh_encoder
 from mocosfl.training.run import train
 from tests.support.configurations import Compose

@@ -23,7 +23,7 @@ from mocosfl.edge.server.networked_module import NetworkedMocoSFL
 from mocosfl.edge.server.remote_clients import RemoteClients
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import SmashedStep
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from tests.support import golden_training
 from tests.support.edge_federation import edge
 from tests.support.golden_traces import (

@@ -14,9 +14,9 @@ import torch
 
 from mocosfl.config.schema import Config
 from mocosfl.data.loader import StepLoader
-from mocosfl.federation.step import Step, rows_by_group
+from mocosfl.federation.step_input import Step, rows_by_group
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.checkpoints import read
 from tests.support.edge_federation import (

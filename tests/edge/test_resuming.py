@@ -12,7 +12,7 @@ import torch
 
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.checkpoints import differences, read
 from tests.support.edge_federation import deployment_of, ended, start_sessions, tallies, with_edge

@@ -19,7 +19,7 @@ from mocosfl.encoders.facts import encoder_facts_from_metadata
 from mocosfl.encoders.image_encoder import ImageEncoder, image_encoder
 from mocosfl.encoders.safetensors_file import read_encoder_file, write_encoder_file
 from mocosfl.evaluation.features import extract_features
-from mocosfl.evaluation.probing import dataset_of
+from mocosfl.evaluation.probe_report import dataset_of
 from mocosfl.runs.checkpoint import read_encoder
 from mocosfl.runs.folder import RunFolder
 from tests.support.configurations import Compose

@@ -11,9 +11,9 @@ from torch import Tensor
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.saving import CommunicationSaving, SmashedStore, Traffic, next_traffic
 from mocosfl.federation.server import SmashedStep
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, read

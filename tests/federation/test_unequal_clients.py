@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from mocosfl.federation.averaging import Averager
 from mocosfl.federation.federation import Federation
-from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.federation.step_input import ClientGroup, Step
 from tests.support.reference import ReferenceFederation
 from tests.support.reference_comparison import NUM_CLIENTS, compare_states, make_reference
 from tests.support.small_federation import SIZE, make_federation, make_sgd, make_split

@@ -12,7 +12,7 @@ from mocosfl.federation.build import build_federation
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import Server
-from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.federation.step_input import ClientGroup, Step
 from mocosfl.models.projector import Projector
 from mocosfl.models.whole_network import WholeNetwork
 from mocosfl.runs.checkpoint import read_encoder

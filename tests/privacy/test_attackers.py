@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mocosfl.federation.federation import Federation
-from mocosfl.federation.step import ClientGroup
+from mocosfl.federation.step_input import ClientGroup
 from mocosfl.models.split import Bottleneck
 from mocosfl.privacy.attackers import AttackerPool, Regulariser, decoder_lr_factor
 from mocosfl.privacy.decoders import build_decoder

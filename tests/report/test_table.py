@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mocosfl.report.bytes_so_far import with_overhead
 from mocosfl.report.runs import find_runs, read_run
 from mocosfl.report.table import group_seeds, rows_of, varying
-from mocosfl.report.unfinished_bytes import with_overhead
 from mocosfl.runs.folder import RunFolder
 from tests.support.configurations import changed
 

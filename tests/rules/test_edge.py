@@ -15,7 +15,7 @@ from mocosfl.config.command_line import check_simulated
 from mocosfl.config.hydra_setup import CONF, composed
 from mocosfl.config.schema import Config
 from mocosfl.edge.server.client_settings import make_remote_clients
-from mocosfl.edge.server.deployment import NetworkedDeployment
+from mocosfl.edge.server.networked_deployment import NetworkedDeployment
 from mocosfl.overhead.network import build_network
 from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe_plan

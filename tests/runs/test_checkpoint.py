@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from mocosfl.runs import checkpoint_names as names
+from mocosfl.runs import checkpoint_content as names
 from mocosfl.runs.checkpoint import (
     check_same_run,
     config_of,

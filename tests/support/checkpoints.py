@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_metrics
+from mocosfl.runs.read_metrics import read_metrics
 
 
 def read(path: Path) -> dict[str, Any]:

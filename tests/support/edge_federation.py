@@ -14,7 +14,7 @@ import numpy as np
 
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.schema import Config
-from mocosfl.edge.server.deployment import NetworkedDeployment
+from mocosfl.edge.server.networked_deployment import NetworkedDeployment
 from mocosfl.training.deployment import SIMULATION, Deployment
 from tests.support.paths import ROOT
 

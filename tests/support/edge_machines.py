@@ -12,7 +12,7 @@ from typing import Any
 from mocosfl.config.schema import Config
 from mocosfl.edge.certificates import make_certificates
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_metrics
+from mocosfl.runs.read_metrics import read_metrics
 from tests.support.configurations import QUICK
 from tests.support.edge_federation import deal, free_port, start_sessions
 from tests.support.edge_streams import wait_until

@@ -13,7 +13,7 @@ from mocosfl.federation.federation import Federation
 from mocosfl.federation.optimizer import OptimizerSettings
 from mocosfl.federation.queue import KeyQueue
 from mocosfl.federation.server import Server, ServerOutput, SmashedStep
-from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.federation.step_input import ClientGroup, Step
 from mocosfl.training.module import MocoSFL
 from tests.support.golden_traces import (
     Trace,

@@ -13,7 +13,7 @@ from mocosfl.federation.federation import Federation
 from mocosfl.federation.optimizer import make_optimizer
 from mocosfl.federation.queue import KeyQueue
 from mocosfl.federation.server import Server, ServerOutput
-from mocosfl.federation.step import ClientGroup, Step
+from mocosfl.federation.step_input import ClientGroup, Step
 from mocosfl.models.projector import Projector
 from mocosfl.models.split import Split, split_backbone
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from mocosfl.runs.metrics import read_curves, read_metrics
-from mocosfl.runs.records import DamagedFile
+from mocosfl.runs.json_records import DamagedFile
+from mocosfl.runs.read_metrics import read_curves, read_metrics
 from mocosfl.tracking.metrics_log import MetricsLog
 
 

@@ -18,10 +18,10 @@ import pytest
 import wandb
 
 from mocosfl.config.hydra_setup import CONF
-from mocosfl.evaluation import run_probes
-from mocosfl.evaluation.run_probes import default_probe_config, log_probes, probe_into
+from mocosfl.evaluation import probe_run as run_probes
+from mocosfl.evaluation.probe_run import default_probe_config, log_probes, probe_into
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.tracking.loggers import log_picture, log_to_wandb, open_loggers
 from mocosfl.tracking.wandb_run import X_AXIS, best_values, overhead_values
 from mocosfl.training.callbacks.checkpoints import LastCheckpoint

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from mocosfl.config.identity import digest, move_data
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.system.errors import Collapsed
 from mocosfl.training.callbacks.alarm import Alarm
 from mocosfl.training.callbacks.curves import Curves

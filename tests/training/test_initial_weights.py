@@ -10,7 +10,8 @@ import torch
 from mocosfl.config.schema import Config
 from mocosfl.federation.build import build_federation
 from mocosfl.rules.validate import validate
-from mocosfl.runs.checkpoint import HEADS, read_encoder
+from mocosfl.runs.checkpoint import read_encoder
+from mocosfl.runs.checkpoint_content import HEADS
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.initial_weights import fresh_encoder, load_expert, start_from_expert

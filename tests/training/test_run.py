@@ -11,7 +11,7 @@ from mocosfl.data.partition import Partition
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import ServerOutput, SmashedStep
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.system.errors import TrainingStopped
 from mocosfl.training.callbacks.checkpoints import LastCheckpoint
 from mocosfl.training.callbacks.curves import Curves

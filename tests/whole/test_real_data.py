@@ -8,7 +8,7 @@ import numpy as np
 from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.real_data import DATA_DIR, NEEDS_CIFAR10
 

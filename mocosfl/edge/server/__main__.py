@@ -12,7 +12,7 @@ from mocosfl.cli.train import run
 from mocosfl.config.command_line import quote_choices
 from mocosfl.config.hydra_setup import hydra_command, in_sweep
 from mocosfl.config.schema import Config
-from mocosfl.edge.server.deployment import NetworkedDeployment
+from mocosfl.edge.server.networked_deployment import NetworkedDeployment
 from mocosfl.system.errors import user_errors
 
 

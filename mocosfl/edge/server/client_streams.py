@@ -31,7 +31,7 @@ GOODBYE_SECONDS = 5.0  # for clients to hear that the server ends
 
 
 class Listener(Protocol):
-    """What hears of answers, and of clients that come and go: `JointRequests`."""
+    """What hears of answers, and of clients that come and go: `PoolRequests`."""
 
     def deliver(self, client: int, kind: str, answer: Any) -> None:
         """Take a client's answer; None where there is none to be had."""

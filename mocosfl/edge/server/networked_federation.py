@@ -25,7 +25,7 @@ from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.folding import stacked_state
 from mocosfl.federation.server import Server, SmashedStep
-from mocosfl.federation.step import ClientGroup, Step, doubled_groups, places_there
+from mocosfl.federation.step_input import ClientGroup, Step, doubled_groups, places_there
 
 
 class _Rows(NamedTuple):

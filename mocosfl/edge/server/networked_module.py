@@ -4,8 +4,8 @@ import uuid
 from typing import Any
 
 from mocosfl.edge.server.networked_federation import NetworkedFederation
-from mocosfl.federation.step import Step
-from mocosfl.runs.checkpoint_names import EDGE, OPTIMIZERS
+from mocosfl.federation.step_input import Step
+from mocosfl.runs.checkpoint_content import EDGE, OPTIMIZERS
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.step_record import Figures
 

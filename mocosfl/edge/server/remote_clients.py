@@ -21,7 +21,7 @@ from mocosfl.edge.server.admission import HeadOf, Standing
 from mocosfl.edge.server.client_requests import Pair
 from mocosfl.edge.server.client_settings import RemoteClient
 from mocosfl.edge.server.client_streams import ClientStreams
-from mocosfl.edge.server.joint_requests import JointRequests
+from mocosfl.edge.server.pool_requests import PoolRequests
 from mocosfl.edge.server.traffic_ledger import Ledger
 from mocosfl.edge.wire import Floats
 
@@ -48,7 +48,7 @@ class RemoteClients:
         """
         self.clients, self.settings, self.ledger = clients, settings, Ledger(clients)
         self.port = 0
-        self._requests = JointRequests(settings)
+        self._requests = PoolRequests(settings)
         self._streams = ClientStreams(
             clients,
             self.ledger,

@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.training.module import MocoSFL
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mocosfl.federation.step import Step
-from mocosfl.runs.checkpoint_names import ALARM, SUSPICIOUS_SINCE
+from mocosfl.federation.step_input import Step
+from mocosfl.runs.checkpoint_content import ALARM, SUSPICIOUS_SINCE
 from mocosfl.system.errors import Collapsed, TrainingStopped
 from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.module import MocoSFL

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from mocosfl.federation.ranks import Ranks
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.system.files import replaced_file
 from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.callbacks.alarm import Alarm, is_last_step

@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.tracking.metrics_log import MetricsLog
 from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.module import MocoSFL

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from mocosfl.config.schema import Config
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.resuming import how_to_go_on
 from mocosfl.training.callbacks.after_step import AfterStep

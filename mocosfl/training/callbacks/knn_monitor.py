@@ -15,7 +15,7 @@ from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.knn import knn_top1, leave_one_out_top1
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.callbacks.alarm import Alarm, is_last_step
 from mocosfl.training.callbacks.checkpoints import save_if_finite

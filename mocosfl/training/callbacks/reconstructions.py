@@ -6,7 +6,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.pictures.reconstructions import draw_reconstructions
 from mocosfl.privacy.ssim import ssim
 from mocosfl.system.files import replaced

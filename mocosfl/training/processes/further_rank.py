@@ -10,7 +10,7 @@ from mocosfl.data.expert_data import open_data
 from mocosfl.federation.ranks import Ranks
 from mocosfl.overhead.plan import make_plan
 from mocosfl.runs.checkpoint import config_of
-from mocosfl.runs.checkpoint_names import CONFIG
+from mocosfl.runs.checkpoint_content import CONFIG
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.logs import setup_logging
 from mocosfl.training.build import build_module

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.ranks import Ranks
-from mocosfl.runs.checkpoint_names import OPTIMIZERS, STACKS, STATE
+from mocosfl.runs.checkpoint_content import OPTIMIZERS, STACKS, STATE
 from mocosfl.training.module import MocoSFL
 
 ADDRESS = "127.0.0.1"  # all processes are on one machine

@@ -22,7 +22,7 @@ from mocosfl.edge.wire import Floats, Refusal
 from mocosfl.federation.build import build_federation
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.optimizer import make_optimizer
-from mocosfl.federation.step import Step
+from mocosfl.federation.step_input import Step
 from mocosfl.models.whole_network import WholeNetwork
 from tests.support.configurations import Compose
 

@@ -13,7 +13,7 @@ from mocosfl.edge.server import build
 from mocosfl.edge.server.networked_module import NetworkedMocoSFL
 from mocosfl.runs.checkpoint import read_checkpoint
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.direct_remote_clients import DirectRemoteClients
 from tests.support.edge_federation import deal, deployment_of, with_edge

@@ -450,7 +450,7 @@ def test_start_is_waited_for_no_longer_than_is_told():
 def test_below_min_clients_a_step_waits_and_says_so(
     pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("mocosfl.edge.server.joint_requests.WAITING_WORD_SECONDS", 0.1)
+    monkeypatch.setattr("mocosfl.edge.server.pool_requests.WAITING_WORD_SECONDS", 0.1)
     caplog.set_level("INFO")
     values = {"step_deadline_seconds": 0.1}
     with open_remote_clients(3, min_clients=2, **values) as remote:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, save_if_finite
 from mocosfl.training.module import MocoSFL
 from tests.support.checkpoints import read

@@ -14,7 +14,7 @@ from mocosfl.cli.sweep import Outcome, Result, run_job
 from mocosfl.config.choices import TaressflMode
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.runs.resuming import how_to_go_on
 from mocosfl.training.callbacks.alarm import Alarm
 from mocosfl.training.run import train

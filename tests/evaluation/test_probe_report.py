@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.config.probe import ProbeConfig
-from mocosfl.evaluation import probing as report_module
-from mocosfl.evaluation.probing import (
+from mocosfl.evaluation import probe_report as report_module
+from mocosfl.evaluation.probe_report import (
     ProbeReport,
     accuracies_by_name,
     dataset_of,
@@ -19,7 +19,7 @@ from mocosfl.evaluation.probing import (
 )
 from mocosfl.runs.checkpoint import fingerprint, read_encoder
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 
 EPOCHS = 3
 NAMES = ["linear", "semi-supervised 10 %", "semi-supervised 1 %"]

@@ -26,26 +26,43 @@
 """
 
 STEP = "global_step"
+
 MAX_STEPS = "max_steps"
+
 IMAGES_SEEN = "images_seen"
+
 CONFIG = "config"
+
 STATE = "state_dict"
+
 OPTIMIZERS = "optimizer_states"
+
 CALLBACKS = "callbacks"
+
 SAVING = "saving"
+
 EDGE = "edge"
 
 # In `state_dict`: prefixes of names, or a name.
 CLIENTS = "federation.clients."
+
 HEADS = f"{CLIENTS}online."
+
 MOMENTUM_HEADS = f"{CLIENTS}momentum."
+
 STACKS = (HEADS, MOMENTUM_HEADS)  # a row a client of the pool
+
 BANK = f"{CLIENTS}_extra_state"
+
 SERVER = "federation.server."
+
 TRUNK = f"{SERVER}trunk."
+
 SERVER_PARTS = ("trunk", "projector", "momentum_trunk", "momentum_projector")  # networks
+
 ATTACKERS = "attackers."
 
 # In `callbacks`.
 ALARM = "Alarm"
+
 SUSPICIOUS_SINCE = "suspicious_since"  # in the alarm's part: step, or None

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.config.probe import ProbeConfig
 from mocosfl.config.schema import Config
-from mocosfl.evaluation.probing import (
+from mocosfl.evaluation.probe_report import (
     ProbeReport,
     accuracies_by_name,
     dataset_of,
@@ -17,12 +17,13 @@ from mocosfl.evaluation.probing import (
 )
 from mocosfl.runs.checkpoint import Encoder, read_encoder
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.records import read_record
+from mocosfl.runs.json_records import read_record
 from mocosfl.system.files import check_writable
 from mocosfl.tracking.loggers import log_to_wandb
 from mocosfl.tracking.wandb_run import WandbTable
 
 EMBEDDING_MAP = "embedding_map.png"
+
 DEFAULTS = CONF / "linear_probe.yaml"
 
 

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from mocosfl.config.choices import TaressflMode
 from mocosfl.runs.folder import RunFolder
-from mocosfl.training.records import closing_words
 from mocosfl.training.run import train
+from mocosfl.training.run_files import closing_words
 from tests.support.configurations import Compose
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mocosfl.evaluation import run_probes
-from mocosfl.evaluation.probing import ProbeReport
-from mocosfl.evaluation.run_probes import EMBEDDING_MAP, default_probe_config, log_probes, probe_run
+from mocosfl.evaluation import probe_run as run_probes
+from mocosfl.evaluation.probe_report import ProbeReport
+from mocosfl.evaluation.probe_run import EMBEDDING_MAP, default_probe_config, log_probes, probe_run
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.run import train
 from tests.support.configurations import Compose

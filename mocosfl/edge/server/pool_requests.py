@@ -34,7 +34,7 @@ class _Collection:
     failed: set[int] = field(default_factory=set)  # answered with what was refused
 
 
-class JointRequests:
+class PoolRequests:
     """Asks, collects, and does without those that come too late."""
 
     streams: ClientStreams

@@ -10,15 +10,15 @@ import torch
 from mocosfl.config.derived import is_expert
 from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
-from mocosfl.evaluation.probing import table
-from mocosfl.evaluation.run_probes import probe_run
+from mocosfl.evaluation.probe_report import table
+from mocosfl.evaluation.probe_run import probe_run
 from mocosfl.federation.averaging import Spread
 from mocosfl.overhead.plan import Plan, plan_json
 from mocosfl.overhead.plan_in_words import describe_plan
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, overhead_json
 from mocosfl.pictures import run as pictures
 from mocosfl.runs.folder import RunFolder
-from mocosfl.runs.metrics import read_curves
+from mocosfl.runs.read_metrics import read_curves
 from mocosfl.runs.resuming import shown
 from mocosfl.system.files import replaced, write_atomically
 from mocosfl.tracking.loggers import log_to_wandb

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from mocosfl.runs.records import DamagedFile
+from mocosfl.runs.json_records import DamagedFile
 
 Row = dict[str, str]
 
