@@ -20,7 +20,8 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, means: list[Mean], folder: Path) -> 
     save = Figure.savefig
 
     def keep(figure: Figure, path: Path, **more: Any) -> None:
-        figures[Path(path).name] = figure
+        # Beside its place at first, under a name of its own.
+        figures[Path(path).name.lstrip(".").removesuffix(".partial")] = figure
         save(figure, path, **more)
 
     monkeypatch.setattr(Figure, "savefig", keep)

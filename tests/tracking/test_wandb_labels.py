@@ -74,7 +74,7 @@ def test_tags_name_the_experiment_and_what_was_only_tried(
 ):
     assert labelled().tags == ["digits", "mocosfl", "shards", "cut1", "n100"]
     choices = {"experiment": "table3", "debug": "short"}
-    monkeypatch.setattr(wandb_labels, "_choice", choices.get)
+    monkeypatch.setattr(wandb_labels, "chosen", choices.get)
     assert labelled().tags[-2:] == ["table3", "debug"]
     assert labelled().settings["experiment"] == "table3"
 

@@ -280,5 +280,6 @@ def test_it_runs_where_torch_is_not_installed(
         "mocosfl.edge.federation_pb2",
         "mocosfl.edge.wire",
         "mocosfl.system",
+        "mocosfl.system.files",
         "mocosfl.system.randomness",
     ]
