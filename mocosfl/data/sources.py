@@ -7,7 +7,7 @@ If the cache is there, it is loaded and the source is not touched: no download, 
     stl10          torchvision's labelled splits (5,000 and 8,000); the 100,000 unlabelled images
                    are left out, because partitions and probes need labels
     image_folder   any tree of class folders, see `image_folder.py`
-    pictures       the same trees, too large to keep decoded: no cache, see `pictures.py`
+    pictures       the same trees, too large to keep decoded: no cache, see `picture_array.py`
     arrays         the user's own arrays in the cache's layout, read in place
 
 Grey images become RGB. Images of another size than dataset.image_size are resized with Pillow's

@@ -1,6 +1,6 @@
 """From image numbers and uniform random numbers to views on the training device.
 
-`ViewMaker` reads arrays; `pictures.PictureViewMaker` offers the same for pictures on disk.
+`ViewMaker` reads arrays; `picture_array.PictureViewMaker` offers the same for pictures on disk.
 """
 
 import numpy as np

@@ -26,7 +26,7 @@ from mocosfl.edge.certificate_names import common_name
 from mocosfl.system.files import whole_folder
 
 CA_DAYS = 3650
-SERVER_NAME = "mocosfl-server"  # names no client, see `identity.client_of`
+SERVER_NAME = "mocosfl-server"  # names no client, see `certificate_names.client_of`
 _MAX_DAYS = 36_500
 # A device without a battery-backed clock may lag behind when it starts.
 _CLOCK_ALLOWANCE = datetime.timedelta(days=1)

@@ -1,4 +1,4 @@
-"""The algorithm: torch, `config` and `models` alone.
+"""The algorithm: torch, `system`, `config` and `models` alone.
 
 A training step has eight parts; the numbers stand beside the lines that do them.
 

@@ -1,4 +1,4 @@
-"""The sections of one run: curves, data, plan, overhead; `evaluation_parts` has the others.
+"""The sections of one run: data, plan, overhead, curves; `evaluation_sections` has the others.
 
 What a run has not written is named, with the command that writes it.
 """

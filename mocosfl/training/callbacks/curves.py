@@ -1,4 +1,4 @@
-"""What happens around the training steps: checkpoints, the kNN monitor, the alarms, the bar."""
+"""The curves of a run, logged as it goes, and the progress bar."""
 
 import logging
 import time
