@@ -3,7 +3,7 @@
 A training step has eight parts; the numbers stand beside the lines that do them.
 
 1. Each client of the pool draws its images and makes two views of each. The data side does so, and
-   hands over a `Step` (`step.py`).
+   hands over a `Step` (`step_input.py`).
 2. Query: the online heads run the first view. Then each momentum head moves towards its online
    head, and runs the second view: the key (`client_pool.py`, `folding.py`, `ema.py`).
 3. What crosses the cut is put together in pool order (`federation.py`).
