@@ -8,13 +8,13 @@ from omegaconf import OmegaConf
 
 from mocosfl.config.hydra_setup import hydra_command
 from mocosfl.config.probe import ProbeConfig
+from mocosfl.runs.folder import RunFolder
 from mocosfl.system.errors import user_errors
 from mocosfl.system.files import check_writable
 from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
     from mocosfl.runs.checkpoint import Encoder
-    from mocosfl.runs.folder import RunFolder
 
 
 @hydra_command("linear_probe")
@@ -25,6 +25,7 @@ def main(config: ProbeConfig) -> None:
         # Imported here, so that --help and typing errors do not wait for torch.
         from mocosfl.evaluation.probe_report import table
         from mocosfl.evaluation.probe_run import log_probes, probe_into
+        from mocosfl.rules.machine import check_gpu
         from mocosfl.rules.probe import validate_probe
 
         if OmegaConf.is_missing(config, "checkpoint"):
@@ -32,6 +33,7 @@ def main(config: ProbeConfig) -> None:
                 "checkpoint=???: name what to probe, checkpoint=<run folder>, a .ckpt file or none"
             )
         validate_probe(config)
+        check_gpu(config.accelerator)
         encoder, run, folder, name = _choose(config)
         check_writable(folder)  # before anything is said of the encoder
         print(f"encoder: {encoder.source}, {encoder.step:,} training steps", flush=True)
@@ -54,7 +56,6 @@ def _choose(config: ProbeConfig) -> "tuple[Encoder, RunFolder | None, Path, str]
     """Return the encoder, its run, the folder for its results and the name of these."""
     from mocosfl.runs.checkpoint import read_encoder
     from mocosfl.runs.chosen_checkpoint import choose
-    from mocosfl.runs.folder import RunFolder
     from mocosfl.training.initial_weights import fresh_encoder
 
     if config.checkpoint != "none":

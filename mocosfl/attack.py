@@ -40,6 +40,7 @@ def run_attack(config: AttackConfig) -> None:
     from mocosfl.privacy.attack.images import choose_images
     from mocosfl.privacy.attack.run import as_table, attack_head, attack_record, comparisons
     from mocosfl.rules.attack import validate_attack
+    from mocosfl.rules.machine import check_gpu
     from mocosfl.runs.checkpoint import check_has_head, read_encoder
     from mocosfl.runs.chosen_checkpoint import choose
     from mocosfl.tracking.loggers import log_to_wandb
@@ -49,6 +50,7 @@ def run_attack(config: AttackConfig) -> None:
             "checkpoint=???: name whose head to attack, checkpoint=<run folder> or a .ckpt file"
         )
     validate_attack(config)
+    check_gpu(config.accelerator)
     chosen = choose(config.checkpoint, config.which, name="attack", output_dir=config.output_dir)
     encoder, folder, run = read_encoder(chosen.file), chosen.output, chosen.run
     check_has_head(encoder.config, f"checkpoint={Path(config.checkpoint)}")

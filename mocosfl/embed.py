@@ -45,9 +45,11 @@ def embed(config: EmbedConfig) -> None:
     from mocosfl.encoders.embedding import list_pictures, num_threads, write_features
     from mocosfl.encoders.image_encoder import load_encoder
     from mocosfl.rules.embed import validate_embed
+    from mocosfl.rules.machine import check_gpu
     from mocosfl.system.device import chosen_device
 
     validate_embed(config)
+    check_gpu(config.accelerator)
     pictures = list_pictures(Path(config.images))
     _check_neighbors(config, len(pictures.files))
     folder = _output_folder(config)

@@ -31,7 +31,6 @@ FIXED = {  # what a sweep has once, and why it can't be swept over
     "sweep_name": "the jobs of a sweep share one folder; give it one name",
     "output_dir": "the jobs of a sweep share one folder; give one",
 }
-
 REFUSED = {
     "resume": "a sweep goes on by itself when it is started again; leave this out, or leave out -m",
     "run_dir": "each job of a sweep has a folder of its own; set output_dir and sweep_name",

@@ -1,4 +1,4 @@
-"""What train.py and `python -m mocosfl.expert` do with a configuration."""
+"""What train.py, `mocosfl.expert` and `mocosfl.edge.server` do with a configuration."""
 
 from pathlib import Path
 

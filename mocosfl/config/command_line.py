@@ -11,9 +11,7 @@ _WITH_VALUE = (
     *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     *("--package", "-p"),
 )
-
 _KEYS = "|".join(field.name for field in fields(EmbedConfig))
-
 _OVERRIDE = re.compile(rf"[+~]|(({_KEYS})|hydra[\w./@]*)=")
 
 

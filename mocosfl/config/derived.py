@@ -1,14 +1,15 @@
 """What follows from a configuration by arithmetic alone; nothing is written back into it."""
 
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from mocosfl.config.choices import Symmetric, TaressflMode
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.methods import METHODS
 from mocosfl.config.schema import Config
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 def pool_size(config: Config) -> int:
@@ -21,8 +22,11 @@ def num_rich_clients(config: Config) -> int:
     return round(config.heterogeneity.rich_fraction * config.clients.num_clients)
 
 
-def batch_sizes(config: Config) -> npt.NDArray[np.int64]:
+def batch_sizes(config: Config) -> "npt.NDArray[np.int64]":
     """Return b of each client, (N,): the rich come first."""
+    # Imported here and below: `--help` needs none of it.
+    import numpy as np
+
     sizes = np.full(config.clients.num_clients, config.clients.batch_size)
     sizes[: num_rich_clients(config)] *= config.heterogeneity.rich_batch_factor
     return sizes
@@ -36,8 +40,10 @@ def num_remote(config: Config) -> int:
     return config.clients.num_clients if number is None else number
 
 
-def remote_clients(config: Config) -> npt.NDArray[np.bool_]:
+def remote_clients(config: Config) -> "npt.NDArray[np.bool_]":
     """Return which clients are other machines, (N,)."""
+    import numpy as np
+
     return np.arange(config.clients.num_clients) < num_remote(config)
 
 
@@ -52,8 +58,10 @@ def edge_settings(config: Config) -> EdgeConfig:
     return config.edge
 
 
-def part_batch_sizes(config: Config) -> npt.NDArray[np.int64]:
+def part_batch_sizes(config: Config) -> "npt.NDArray[np.int64]":
     """Return an expert's rows of target and of auxiliary images; without target images of these."""
+    import numpy as np
+
     taressfl, rows = config.taressfl, config.clients.batch_size
     if taressfl.target_fraction == 0:
         return np.array([rows])

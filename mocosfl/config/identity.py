@@ -24,12 +24,13 @@ def plain(config: Config) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def recorded_config(values: Any, source: str) -> Config:
+def recorded_config(values: Any, source: str, way_out: str) -> Config:
     """Return the configuration that a run has recorded.
 
     Args:
         values: as recorded, plain or OmegaConf's.
         source: where they come from, for messages.
+        way_out: what to do about a configuration of another version.
 
     Raises:
         ValueError: a key is not known or not there, or a value is of another kind.
@@ -37,19 +38,20 @@ def recorded_config(values: Any, source: str) -> Config:
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), values)
     except ConfigKeyError as error:
-        raise _not_ours(source, f"{error.full_key} is not a key of it") from error
+        raise _not_ours(source, f"{error.full_key} is not a key of it", way_out) from error
     except OmegaConfBaseException as error:
-        raise _not_ours(source, f"{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise _not_ours(
+            source, f"{error.full_key}: {str(error).splitlines()[0]}", way_out
+        ) from error
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise _not_ours(source, f"{', '.join(missing)}: not there")
+        raise _not_ours(source, f"{', '.join(missing)}: not there", way_out)
     return cast(Config, config)
 
 
-def _not_ours(source: str, problem: str) -> ValueError:
+def _not_ours(source: str, problem: str, way_out: str) -> ValueError:
     return ValueError(
-        f"{source}: not a configuration of this version of mocosfl ({problem}); put it back as it "
-        "was, or use the version that wrote it"
+        f"{source}: not a configuration of this version of mocosfl ({problem}); {way_out}"
     )
 
 

@@ -25,9 +25,7 @@ from mocosfl.data.image_folder import blamed_on, decode_picture, open_upright
 from mocosfl.data.view_maker import ViewMaker
 
 _Ints = npt.NDArray[np.int64]
-
 _Pixels = npt.NDArray[np.uint8]
-
 # The block that is asked for now, and the one behind it.
 _MAX_PENDING = 2
 

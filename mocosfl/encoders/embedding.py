@@ -24,11 +24,8 @@ from mocosfl.system.files import replaced_file
 logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "test", "val")  # folders above the class folders, where there are any
-
 _TOLD_EVERY_SECONDS = 10.0
-
 _MAX_LISTED = 20  # unreadable pictures in a message
-
 _FLOATS = "<f4"  # as numpy writes float32
 
 

@@ -19,11 +19,8 @@ from mocosfl.encoders.safetensors_file import read_encoder_file, write_encoder_f
 from mocosfl.system.files import check_writable
 
 FORMATS = ("safetensors", "onnx")
-
 INPUT, OUTPUT = "images", "features"  # of the ONNX graph
-
 MAX_PICTURES = 64  # real ones, an even spread of the folder's
-
 _QUIET = 3  # onnxruntime's level of errors; what it warns of is nothing that a user can change
 
 

@@ -15,7 +15,6 @@ from mocosfl.models.split import bottleneck_of, split_backbone
 from mocosfl.runs.checkpoint import Encoder
 
 FORMAT_VERSION = 1  # of the metadata and the names of the weights
-
 _PREFIX = "mocosfl."
 
 

@@ -14,7 +14,6 @@ from torch.nn.functional import normalize
 from mocosfl.system.randomness import numpy_generator
 
 _Ints = npt.NDArray[np.int64]
-
 _BLOCK_ROWS = 8192  # of features in memory at once: 64 MiB of 2,048 features
 
 

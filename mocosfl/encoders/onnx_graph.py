@@ -25,7 +25,6 @@ from mocosfl.models.layers import StandardisedConv2d, standardise
 from mocosfl.models.normalisation import Normalisation
 
 OPSET = 17  # any newer runtime reads it
-
 IR_VERSION = 8  # of the file; what goes with opset 17, and onnxruntime reads it since 1.13 (2022)
 
 
@@ -186,7 +185,6 @@ class _Writer:
 
 
 _FUNCTIONS: dict[Callable[..., Any], str] = {F.relu: "Relu", operator.add: "Add"}
-
 # Functions whose second argument is a 1: pooled to one pixel, flattened from dimension 1 on.
 _WITH_ONE: dict[Callable[..., Any], tuple[str, dict[str, Any]]] = {
     F.adaptive_avg_pool2d: ("GlobalAveragePool", {}),

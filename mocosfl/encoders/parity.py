@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from mocosfl.system.files import replaced
 
 NUM_RANDOM = 4  # random images on which a file is compared with torch
-
 # How far a file may be from torch, in units of torch's own rounding in float32. Both round, in
 # other orders; measured: at most 1.4 units, from ResNet-18 at cut 1 (3e-7 of the largest output) to
 # all of ResNet-152 (1e-3 of it).
 TOLERANCE = 10.0
 
 Runner = Callable[[Tensor], Tensor]  # images (B, 3, S, S) -> what a file makes of them
-
 Writer = Callable[[Path], Runner]  # writes a file; returns what it computes
 
 

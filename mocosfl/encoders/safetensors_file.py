@@ -12,7 +12,6 @@ from torch import nn
 from mocosfl.encoders.facts import EncoderFacts, build_encoder_network, encoder_facts_from_metadata
 
 _SIDES = ("head", "trunk")  # first part of the weights' names
-
 # So that other libraries know whose tensors they are.
 _FRAMEWORK = {"format": "pt"}
 

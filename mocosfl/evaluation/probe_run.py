@@ -23,7 +23,6 @@ from mocosfl.tracking.loggers import log_to_wandb
 from mocosfl.tracking.wandb_run import WandbTable
 
 EMBEDDING_MAP = "embedding_map.png"
-
 DEFAULTS = CONF / "linear_probe.yaml"
 
 

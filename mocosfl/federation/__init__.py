@@ -15,9 +15,12 @@ A training step has eight parts; the numbers stand beside the lines that do them
 8. After a step in which a sync is due, all clients get the mean of the pool's heads
    (`client_pool.py`, `averaging.py`).
 
-The step itself is `Federation.smash` (2, 3) and `Federation.learn` (4 to 7) in `federation.py`. The
-state of clients outside the pool is in the bank (`client_bank.py`). `saving.py` leaves out what a
-round without traffic leaves out. Several processes meet at two points: keys before the queue
-(`SmashedStep.of_all`) and heads at a sync or a change of the pool (`ranks.py`). `build.py` makes
-all of it from a configuration.
+The step itself is `Federation.smash` (2, 3) and `Federation.learn` (4 to 6, and the loss of 7) in
+`federation.py`. Lightning runs 7; `training/module.py` calls 8 after the optimizer's step.
+
+The state of clients outside the pool is in the bank (`client_bank.py`). `saving.py` leaves out what
+a round without traffic leaves out. Several processes meet at two points of the mathematics: keys
+before the queue (`SmashedStep.of_all`) and heads at a sync or a change of the pool (`ranks.py`);
+the server's gradients are added up in between, by DDP. `build.py` makes all of it from a
+configuration.
 """

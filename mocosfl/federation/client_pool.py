@@ -86,9 +86,11 @@ class ClientPool(nn.Module):
         Returns:
             (B, c, h, w) in the order of the rows, with the graph unless the heads are frozen.
         """
-        # What runs with a graph is trained in this step.
-        self.bank.changed[ONLINE] |= torch.is_grad_enabled() and not self.frozen
         return self._run(self.online, view, groups)
+
+    def note_training(self) -> None:
+        """Note that the step in work trains the online heads: the bank has other ones then."""
+        self.bank.changed[ONLINE] |= not self.frozen
 
     def update_momentum(self) -> None:
         """Move each momentum head towards its online head."""
@@ -137,8 +139,9 @@ class ClientPool(nn.Module):
         yield
         for kind, stacks in self._stacks(optimizer).items():
             for name, stack in stacks.items():
+                held = before[kind].get(name)
                 # An SGD buffer that was made in this step was zero before.
-                stack[missing] = before[kind].get(name, torch.zeros_like(stack[missing]))
+                stack[missing] = 0.0 if held is None else held
 
     @torch.no_grad()
     def synchronise(self, align_momentum: bool, places: Tensor | None = None) -> Spread | None:

@@ -66,13 +66,17 @@ class Federation(nn.Module):
         self.whole_network = whole_network
 
     def run(self, step: Step) -> ServerOutput:
-        """Run a training step up to its loss; the numbers are those of `mocosfl.federation`."""
+        """Run a training step up to its loss; the numbers are those of `mocosfl.federation`.
+
+        `MocoSFL` calls the two parts itself: its penalty needs what crosses the cut.
+        """
         return self.learn(self.smash(step))
 
     def smash(self, step: Step) -> SmashedStep:
         """Run the clients' side of a training step."""
         query_view, key_view, groups = self.views_up(step)
         query = self.clients.query(query_view, groups)  # 2  (B, c, h, w), keeps its graph
+        self.clients.note_training()
         key = None
         if key_view is not None:  # a method with labels looks at one view
             self.clients.update_momentum()  # 2
@@ -106,7 +110,7 @@ class Federation(nn.Module):
             everyone = everyone.doubled()
         if self.whole_network:
             num_rows = len(query) if everyone is None else sum(everyone.num_rows)
-            query = _own_losses(query, groups, num_rows)
+            query = _own_losses(query, groups, num_rows)  # 7  each client's loss is its own mean
         elif torch.is_autocast_enabled(query.device.type):
             # What crosses the cut is as small as the precision allows, whatever layer comes last.
             dtype = torch.get_autocast_dtype(query.device.type)

@@ -168,7 +168,6 @@ FOLDED: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Linear: FoldedLinear,
     nn.BatchNorm1d: FoldedBatchNorm1d,
 }
-
 # What an attacker's decoder has besides.
 FOLDED_DECODER = {
     **FOLDED,

@@ -8,6 +8,9 @@ from torch.optim import SGD, Optimizer
 
 from mocosfl.federation.federation import Federation
 
+# Names of the parameter groups.
+SERVER, CLIENTS = "server", "clients"
+
 MILESTONES = (0.6, 0.8)  # of the rounds, for the step schedule
 
 
@@ -38,8 +41,8 @@ def make_optimizer(
     least 0; 0.06 published for both.
     """
     sides = [
-        ("server", federation.server, server_lr),
-        ("clients", federation.clients.online, client_lr),
+        (SERVER, federation.server, server_lr),
+        (CLIENTS, federation.clients.online, client_lr),
     ]
     groups = []
     for name, module, lr in sides:
@@ -61,15 +64,15 @@ def rate_factor(
 
     Args:
         settings: of the optimizer.
-        side: "server" or "clients".
+        side: `SERVER` or `CLIENTS`.
         num_rounds: rounds of the run, the period of the schedules.
         steps_per_round: S.
         scale: factor on top, constant.
     """
-    if side == "clients" and settings.client_schedule == "published":
+    if side == CLIENTS and settings.client_schedule == "published":
         factor = published_client_factor(num_rounds)
     else:
-        decay = settings.step_decay_server if side == "server" else settings.step_decay_client
+        decay = settings.step_decay_server if side == SERVER else settings.step_decay_client
         by_round = round_factor(settings.schedule, num_rounds=num_rounds, decay=decay)
 
         def factor(step: int) -> float:

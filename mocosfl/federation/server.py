@@ -223,7 +223,10 @@ class Server(nn.Module):
 
 
 class SupervisedServer(nn.Module):
-    """The server of the supervised baselines: trunk, classifier and cross-entropy."""
+    """The server of the supervised baselines: trunk, classifier and cross-entropy.
+
+    It has the methods of `Server`, so that a step is the same; its pass is against labels.
+    """
 
     num_passes = 1
     advice = "Lower the learning rates"

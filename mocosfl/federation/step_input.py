@@ -38,11 +38,6 @@ class Everyone(NamedTuple):
     starts: tuple[Tensor, ...]
     num_rows: tuple[int, ...]  # of each process
 
-    @property
-    def num_processes(self) -> int:
-        """R."""
-        return len(self.num_rows)
-
     def of_all(self, rows: Tensor) -> Tensor:
         """Gather the rows of all processes, (n, ...) -> (B, ...), without gradient."""
         order = [

@@ -34,11 +34,8 @@ from mocosfl.federation.single_client import SingleClient
 from mocosfl.overhead.network import build_network
 
 _STATUS = Path("/proc/self/status")
-
 _CLEAR = Path("/proc/self/clear_refs")
-
 _RESET_PEAK = "5"  # see man proc_pid_clear_refs
-
 NUM_STEPS = 2  # the SGD buffer is made in the first
 
 

@@ -52,7 +52,7 @@ def describe_plan(config: Config, plan: Plan) -> str:
         ("attackers", f"{config.taressfl.decoder}, {megabytes(plan.attacker_bytes)}"),
         ("client bank", megabytes(plan.bank_bytes)),
     ]  # fmt: skip
-    # What there is not in a method has no line.
+    # Lines that do not apply to the method are left out.
     absent = {
         "queue": is_supervised(config),
         "smashed": plan.smashed_shape is None,

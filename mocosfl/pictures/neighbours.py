@@ -11,22 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 _DOTS_PER_INCH = 110
-
 _SMALL_PIXELS = 100  # below this an image's pixels are shown as squares, not blurred
-
 # Lengths in sides of a picture, which is an inch.
 _GAP = 0.08
-
 _QUERY_GAP = 0.35  # between a query and its neighbours
-
 _LINE = 0.17  # of text under a picture
-
 _TITLE, _LEGEND = 0.62, 0.33
-
 _MAX_LETTERS = 14  # of a name under a picture
-
 _MIN_WIDTH = 5.0  # of the title and the legend
-
 _SAME, _OTHER, _PLAIN = "#3569a8", "#e08a2c", "#b0b0b0"
 
 

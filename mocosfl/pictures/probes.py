@@ -15,11 +15,8 @@ from torch import Tensor
 from mocosfl.pictures.style import COLOURS, MAX_NAMED_CLASSES, blank_figure
 
 _MAX_DOT_CLASSES = 200  # above this many classes only the sorted accuracies are drawn
-
 _DOT_ROWS = 50  # classes a column of the dot picture
-
 _MAX_COLOURED_CLASSES = 20  # of the embedding map: more could not be told apart
-
 _LEGEND_INCHES = 3.0  # width of a probe's name with its mean
 
 

@@ -7,13 +7,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 _DOTS_PER_INCH = 110
-
 _INCHES_PER_IMAGE = 0.95
-
 _LABEL_INCHES = 2.3  # to the left of each row
-
 _TITLE_INCHES = 0.45
-
 _SMALL_PIXELS = 100  # below this an image's pixels are shown as squares, not blurred
 
 

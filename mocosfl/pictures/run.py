@@ -17,13 +17,9 @@ from mocosfl.pictures.style import COLOURS, MAX_NAMED_CLASSES, blank_figure
 Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
 
 _MAX_CLIENTS_SHOWN = 100  # columns of the heat map: more would be thinner than a line
-
 _MAX_NUMBERED_CLIENTS = 20  # up to here each cell carries its number
-
 _SMOOTH_FROM = 300  # points of a curve above which a running mean is drawn
-
 _THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
-
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}")
 
 

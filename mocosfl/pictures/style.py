@@ -3,9 +3,7 @@
 from matplotlib.figure import Figure
 
 COLOURS = ("#3569a8", "#e08a2c", "#4a9b62", "#a2508f", "#7a7a7a")
-
 MAX_NAMED_CLASSES = 24  # class names beside a heat map or under bars
-
 _DOTS_PER_INCH = 110
 
 

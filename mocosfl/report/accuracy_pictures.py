@@ -23,18 +23,13 @@ from mocosfl.system.files import replaced
 from mocosfl.system.units import MEGABYTE
 
 _DOTS_PER_INCH = 110
-
 _PANEL_INCHES = (5.4, 3.9)  # width, height
-
 _MIN_INCHES = 7.5  # width of a picture, so that a legend has room
-
 _CHARACTERS_PER_INCH = 12.0  # of a legend
-
 _COLOURS = (
     "#3569a8", "#e08a2c", "#4a9b62", "#a2508f", "#7a7a7a", "#c1443c", "#3aa6a6", "#8a6d3b",
     "#6a5acd", "#c9a227",
 )  # fmt: skip
-
 _MARKS = ("o", "s", "^", "D", "v", "P")
 
 

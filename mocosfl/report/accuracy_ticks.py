@@ -10,11 +10,8 @@ _LOG_FROM = {
     "clients": 8,
     "bytes": 1.5,
 }  # largest over smallest: from there the axis is logarithmic
-
 _MAX_TICKS = 12
-
 _NARROW = 4  # largest over smallest bytes below which a logarithmic axis is marked by hand
-
 _ALIKE = 1.001  # largest over smallest bytes below which they count as one place
 
 

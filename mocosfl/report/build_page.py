@@ -27,7 +27,6 @@ from mocosfl.report.table import (
 from mocosfl.runs.folder import RunFolder
 
 _IN_HEAD = ("method", "dataset", "partition", "clients", "cut")  # where the runs are alike
-
 _STATUSES = ("failed", "interrupted", "finished")  # the worst first
 
 

@@ -10,11 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from mocosfl.report.page_model import Figure
 
 FULL_WIDTH, SMALL_WIDTH = 1300, 700  # pixels
-
 MAX_FULL_RUNS = 8  # more than that get small pictures
-
 MAX_PICTURE_BYTES = 7_000_000  # of all pictures in a page
-
 _QUALITY = 88  # of WebP; text stays sharp
 
 

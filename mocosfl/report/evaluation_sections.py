@@ -16,17 +16,13 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.json_records import read_record
 
 _MISSING = "-"
-
 _NOT_INVERTED = ("whole", None)  # of a run's cut: nothing crosses one
-
 # Folders of probes beside `probe/`, and what their column is called.
 _OTHERS = {"probe_best": "best checkpoint", "probe_untrained": "untrained"}
-
 _QUANTITY = Quantity(
     "", "Probes over their epochs", "accuracy, % of test images",
     "Top-1 of each trained probe after each of its epochs.", percent=True,
 )  # fmt: skip
-
 _EPOCHS = Axis(STEPS.column, "epochs of the probe")
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from mocosfl.rules.machine import gpu_rules
 from mocosfl.rules.names import ACCELERATORS
 from mocosfl.rules.problems import unknown
 from mocosfl.runs.checkpoint import check_which
@@ -15,4 +14,3 @@ def command_rules(which: str, accelerator: str) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
     yield from unknown([("accelerator", accelerator, ACCELERATORS)])
-    yield from gpu_rules(accelerator)

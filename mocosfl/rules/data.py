@@ -10,7 +10,6 @@ from mocosfl.rules.problems import not_below_1, not_from_0_to_1, not_positive, t
 MIN_IMAGE_SIZE = 8  # pixels
 
 SOURCES_WITH_PATH = ("image_folder", "pictures", "arrays")
-
 SOURCES_WITHOUT_TEST = ("digits", "image_folder", "pictures")
 
 

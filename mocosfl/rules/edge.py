@@ -11,7 +11,7 @@ from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.schema import Config
 from mocosfl.rules.problems import not_positive, too_small
 
-PRECISIONS = ("fp32", "fp16", "int8", "fp64")
+WIRE_PRECISIONS = ("fp32", "fp16", "int8", "fp64")
 
 
 class Address(NamedTuple):
@@ -50,8 +50,8 @@ def edge_rules(config: Config) -> Iterator[str]:
         return
     yield from _address(edge)
     yield from _numbers(config, edge)
-    if edge.precision not in PRECISIONS:
-        yield f"edge.precision={edge.precision}: choose one of {', '.join(PRECISIONS)}"
+    if edge.precision not in WIRE_PRECISIONS:
+        yield f"edge.precision={edge.precision}: choose one of {', '.join(WIRE_PRECISIONS)}"
     elif edge.precision == "fp64" and config.trainer.precision != "fp64":
         yield "edge.precision=fp64: only with trainer.precision=fp64; choose fp32"
     yield from _methods(config)

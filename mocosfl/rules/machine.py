@@ -21,20 +21,23 @@ def check_machine(config: Config) -> None:
     """
     refuse(
         [
-            *gpu_rules(config.trainer.accelerator, "trainer.accelerator"),
+            *_gpu(config.trainer.accelerator, "trainer.accelerator"),
             *_compiler(config),
             *_gpus(config),
         ]
     )
 
 
-def gpu_rules(accelerator: str, key: str = "accelerator") -> Iterator[str]:
-    """Yield a line where a GPU is asked for and there is none.
+def check_gpu(accelerator: str) -> None:
+    """Check that a command finds the GPU that it is asked to use.
 
-    Args:
-        accelerator: what was chosen.
-        key: of the configuration.
+    Raises:
+        ValueError: there is none.
     """
+    refuse(list(_gpu(accelerator, "accelerator")))
+
+
+def _gpu(accelerator: str, key: str) -> Iterator[str]:
     if accelerator == "gpu" and not torch.cuda.is_available():
         yield f"{key}=gpu: no GPU here that this PyTorch can use; choose auto or cpu"
 

@@ -14,10 +14,8 @@ from mocosfl.rules.problems import unknown
 ACCELERATORS = ("auto", "cpu", "gpu")
 
 PRECISIONS = ("fp32", "bf16", "fp64")
-
 # Of torch.compile; both with CUDA graphs are for GPUs.
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-
 WANDB_MODES = ("offline", "online")
 
 BOTTLENECK_STRIDES = (1, 2, 4)

@@ -6,7 +6,6 @@ import torch
 
 from mocosfl.config.schema import Config
 from mocosfl.models.build import build_projector, build_split
-from mocosfl.models.split import BACKBONES
 from mocosfl.models.vgg import STAGE_CONVS
 from mocosfl.rules.data import MIN_IMAGE_SIZE
 
@@ -33,8 +32,6 @@ def network_rules(config: Config) -> Iterator[str]:
             "no hidden layer to normalise; set it to false"
         )
     hidden = config.moco.projector_hidden
-    if config.backbone.name not in BACKBONES:
-        return  # reported among the choices
     if config.dataset.image_size < MIN_IMAGE_SIZE or config.moco.projector_dim < 1:
         return  # reported among the ranges, and cannot be built
     if hidden is not None and hidden < 1:

@@ -14,9 +14,7 @@ from mocosfl.rules.problems import not_from_0_to_1, not_positive, not_up_to_1, r
 CONTRASTING = [name for name, m in METHODS.items() if not m.whole_network and not m.supervised]
 
 _RETRIES = ("max_collapses", "collapse_lr_factor")
-
 _PENALTY = ("decoder", "decoder_lr", "alpha", "target_ssim", "collapse_alpha_factor")
-
 READ = {  # what each mode reads of the group, beside the mode
     TaressflMode.off: ("mode", "expert", "auxiliary", *_RETRIES),  # the two have rules of their own
     TaressflMode.on: ("mode", "expert", "auxiliary", *_RETRIES),

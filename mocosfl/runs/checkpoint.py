@@ -89,13 +89,17 @@ def read_checkpoint(path: Path, *, key: str = "checkpoint") -> dict[str, Any]:
     return checkpoint
 
 
-def config_of(checkpoint: dict[str, Any]) -> Config:
+def config_of(checkpoint: dict[str, Any], source: str) -> Config:
     """Return the configuration that a checkpoint was trained with.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        source: how the user named it, "key=value".
 
     Raises:
         ValueError: it is that of another version.
     """
-    return recorded_config(checkpoint[CONFIG], "checkpoint")
+    return recorded_config(checkpoint[CONFIG], source, "use the version that wrote it")
 
 
 def part_of(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -115,7 +119,7 @@ def read_encoder(path: Path) -> Encoder:
         ValueError: the file is not one of ours, or holds another network than it says.
     """
     checkpoint = read_checkpoint(path)
-    config, state = config_of(checkpoint), checkpoint[STATE]
+    config, state = config_of(checkpoint, f"checkpoint={path}"), checkpoint[STATE]
     split = build_split(config)
     heads = synchronised_head(state)
     # Of a whole network, what is behind the features is left out.
@@ -165,7 +169,8 @@ def check_same_run(checkpoint: Path, config: Config) -> None:
     Raises:
         ValueError: names each key that differs.
     """
-    theirs, ours = compared_values(config_of(read_checkpoint(checkpoint))), compared_values(config)
+    recorded = config_of(read_checkpoint(checkpoint), str(checkpoint))
+    theirs, ours = compared_values(recorded), compared_values(config)
     lines = [
         f"{key}={mine}: the checkpoint was trained with {other}"
         for key, mine, other in differences(ours, theirs)

@@ -167,4 +167,5 @@ class RunFolder:
                 f"{self.config}: not a configuration of this version of mocosfl ({error}); put it "
                 "back as it was"
             ) from error
-        return recorded_config(values, str(self.config))
+        way_out = "put it back as it was, or use the version that wrote it"
+        return recorded_config(values, str(self.config), way_out)

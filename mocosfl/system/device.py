@@ -5,6 +5,8 @@ import logging
 
 import torch
 
+log = logging.getLogger(__name__)
+
 
 def chosen_device(accelerator: str) -> torch.device:
     """Return the device of an accelerator; `auto` is a GPU where there is one."""
@@ -12,11 +14,8 @@ def chosen_device(accelerator: str) -> torch.device:
     return torch.device("cuda" if use_gpu else "cpu")
 
 
-log = logging.getLogger(__name__)
-
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-
 _NEVER = 2**31 - 1  # bytes; more than is ever free at the top of the heap, and the largest int
 
 

@@ -1,4 +1,4 @@
-"""How a command speaks of what went wrong: a message for a mistake, a traceback for the rest."""
+"""What went wrong, and how a command says so: a message for a mistake, else a traceback."""
 
 import logging
 import sys
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+log = logging.getLogger(__name__)
 
 
 class TrainingStopped(RuntimeError):
@@ -19,8 +21,6 @@ class Collapsed(TrainingStopped):
         super().__init__(message)
         self.step = step
 
-
-log = logging.getLogger(__name__)
 
 # OmegaConf's are about values that are missing, unknown or of a wrong type.
 MISTAKES = (ValueError, OSError, OmegaConfBaseException)

@@ -55,9 +55,7 @@ def replaced(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    # So that the new name outlasts a power cut. Some network file systems can't sync a folder.
-    with suppress(OSError):
-        sync(path.parent)
+    _sync_folder(path.parent)
 
 
 @contextmanager
@@ -99,11 +97,17 @@ def whole_folder(folder: Path, *, mode: int = 0o777) -> Iterator[Path]:
         partial.mkdir(parents=True, mode=mode)
         yield partial
         for place in (*partial.rglob("*"), partial):
-            sync(place)
+            _sync_folder(place) if place.is_dir() else sync(place)
         partial.rename(folder)
-        sync(folder.parent)
+        _sync_folder(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder outlast a power cut, where its file system can do so."""
+    with suppress(OSError):  # some network file systems can't sync a folder
+        sync(folder)
 
 
 def sync(path: Path) -> None:

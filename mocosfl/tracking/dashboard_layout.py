@@ -11,11 +11,8 @@ from wandb_workspaces.reports.v2.interface import PanelTypes
 from mocosfl.tracking.wandb_run import X_AXIS
 
 NAME = "MocoSFL"
-
 PROBE = "probe/linear_top1_final"
-
 SETTINGS = ("method", "dataset", "partition", "clients", "cut_layer", "taressfl")
-
 RESULTS = ("best/knn_top1", PROBE, "overhead/client_bytes")
 
 

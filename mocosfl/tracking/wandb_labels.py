@@ -14,10 +14,8 @@ from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
 
 MAX_TAG = 64  # characters that W&B takes in a tag
-
 # Where a run lies on a machine, and where it logs to: of no use in a table that others read.
 _PLACES = ("run_dir", "output_dir", "data_dir", "sweep_name", "resume", "logger")
-
 _PARTITION_KEYS = {  # what each partition reads of its group
     PartitionKind.shards: ("classes_per_client",),
     PartitionKind.dirichlet: ("alpha",),

@@ -28,16 +28,12 @@ log = logging.getLogger(__name__)
 # Curves are drawn over it: after as many rounds, 1,000 clients have seen other amounts of images
 # than 100 have.
 X_AXIS = "progress/images_seen"
-
 CURVES = ("train/*", "val/*", "sync/*", "lr/*", "privacy/*", "time/*", "edge/*")
-
 _WAYS_OUT = {
     "online": "run `wandb login` or set WANDB_API_KEY, or stay offline with logger=csv_wandb",
     "offline": "see that the run's folder can be written to and that there is space",
 }
-
 KEPT = "wandb_summary.json"  # in the run's folder: what later parts of the W&B run repeat
-
 START_PICTURES = {"pictures/partition": "partition.png", "pictures/views": "views.png"}
 
 

@@ -60,7 +60,7 @@ class Simulation:
         """Refuse a run with remote clients."""
         if num_remote(config) > 0:
             raise ValueError(
-                f"resume={folder}: its clients are other machines; go on with it with "
+                f"resume={folder}: its clients are other machines; resume it with "
                 f"python -m mocosfl.edge.server resume={folder}"
             )
 

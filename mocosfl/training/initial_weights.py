@@ -76,7 +76,7 @@ def load_expert(config: Config) -> dict[str, Any] | None:
         return None
     file = find_checkpoint(Path(path), "last", key="taressfl.expert")
     checkpoint = read_checkpoint(file, key="taressfl.expert")
-    theirs = config_of(checkpoint)
+    theirs = config_of(checkpoint, f"taressfl.expert={path}")
     check_has_head(theirs, f"taressfl.expert={path}")
     if is_supervised(theirs):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What is checked after the plan and before anything is written."""
+"""What is checked of a run's folder, data and plan before training begins."""
 
 import math
 import os

@@ -36,9 +36,7 @@ CURVES = (
     "val/knn_top1",
     "train/embedding_std",
 )
-
 DIVERGENCE = {name: f"sync/divergence_{name}" for name in Spread._fields}
-
 NUM_VIEWS_SHOWN = 12
 
 

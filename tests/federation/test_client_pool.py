@@ -30,6 +30,7 @@ def run_heads(pool: ClientPool, views: tuple[Tensor, ...]) -> Smashed:
     view1, view2 = (view.flatten(0, 1) for view in views)
     groups = one_group(*views[0].shape[:2])
     query = pool.query(view1, groups)
+    pool.note_training()
     pool.update_momentum()
     return Smashed(query, pool.key(view2, groups))
 

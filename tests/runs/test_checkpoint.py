@@ -94,7 +94,7 @@ def test_checkpoint_that_is_not_there_is_named(quick_run: RunFolder, tmp_path: P
 
 
 def test_configuration_in_a_checkpoint_is_the_runs(quick_run: RunFolder):
-    assert config_of(read_checkpoint(quick_run.last)) == quick_run.load_config()
+    assert config_of(read_checkpoint(quick_run.last), "checkpoint") == quick_run.load_config()
 
 
 @pytest.mark.parametrize("damage", ["cut off", "empty", "text", "foreign", "pickle"])

@@ -1,9 +1,13 @@
 """The rule of imports: a package imports only from the lines above it (docs/architecture.md)."""
 
 import ast
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from tests.support.paths import ROOT
 
@@ -54,7 +58,7 @@ def imports(file: Path) -> Iterator[Import]:
     return visit(ast.parse(file.read_text()), inside=False, typing=False)
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "train.py", ROOT / "linear_probe.py"]
 ALL = [found for file in FILES for found in imports(file)]
 OURS = [found for found in ALL if found.name.startswith("mocosfl.")]
 
@@ -70,11 +74,26 @@ def module_of(name: str) -> Path | None:
     return None
 
 
+@cache
+def tops(file: Path) -> frozenset[str]:
+    """Return what is heavy of what a file of ours imports at its top, itself or by another."""
+    found = [i for i in ALL if i.file == file and not (i.inside or i.typing)]
+    return frozenset[str]().union(*map(brings, found))
+
+
+def brings(found: Import) -> frozenset[str]:
+    """Return what is heavy of what an import brings."""
+    if not found.name.startswith("mocosfl"):
+        return frozenset({found.name.split(".")[0]} & set(HEAVY))
+    target = module_of(found.name)
+    return frozenset() if target is None else tops(target)
+
+
 def test_a_package_imports_only_from_the_lines_above_it() -> None:
     against = []
     for file, name, *_ in OURS:
-        package, target = file.relative_to(PACKAGE).parts[0], name.split(".")[1]
-        if package == target or package not in LINE:  # a command at the root imports all
+        package, target = "".join(file.parent.relative_to(ROOT).parts[1:2]), name.split(".")[1]
+        if package in ("", target):  # a command at the root imports all
             continue
         if target not in LINE or LINE[target] >= LINE[package]:
             against.append(f"{file.relative_to(ROOT)} -> {name}")
@@ -103,25 +122,36 @@ def test_no_file_imports_its_way_in_a_circle() -> None:
     assert not left, f"among these: {sorted(str(file.relative_to(ROOT)) for file in left)}"
 
 
+# What a package may import besides Python itself and ours.
+OTHERS = {
+    "pictures": {"matplotlib", "numpy", "torch"},
+    "config": {"hydra", "numpy", "omegaconf"},
+    "models": {"torch"},
+    "federation": {"numpy", "torch"},
+}
+
+
+@pytest.mark.parametrize("package", OTHERS)
+def test_config_needs_no_torch_and_the_algorithm_nothing_else(package: str) -> None:
+    known = OTHERS[package] | {"mocosfl", *sys.stdlib_module_names}
+    found = [i for i in ALL if i.file.is_relative_to(PACKAGE / package)]
+    assert {i.name.split(".")[0] for i in found} - known == set()
+
+
+# Each answers `--help` at once. Two others need NumPy for that: `report`, `edge.deal`.
+COMMANDS = [ROOT / "train.py", ROOT / "linear_probe.py", *PACKAGE.glob("*.py"),
+            *PACKAGE.glob("edge/*/__main__.py"), PACKAGE / "overhead" / "__main__.py"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_command_starts_without_what_is_heavy(command: Path) -> None:
+    assert tops(command) == frozenset()
+
+
 def test_imports_inside_functions_keep_out_what_is_heavy() -> None:
-    reached: dict[Path, frozenset[str]] = {}
-
-    def reaches(file: Path) -> frozenset[str]:
-        """Return what is heavy of all that a file of ours imports at its top."""
-        if file not in reached:
-            tops = [i for i in ALL if i.file == file and not (i.inside or i.typing)]
-            reached[file] = frozenset[str]().union(*map(brings, tops))
-        return reached[file]
-
-    def brings(found: Import) -> frozenset[str]:
-        if not found.name.startswith("mocosfl"):
-            return frozenset({found.name.split(".")[0]} & set(HEAVY))
-        target = module_of(found.name)
-        return frozenset() if target is None else reaches(target)
-
     needless = [
         f"{found.file.relative_to(ROOT)}: {found.name}"
         for found in ALL
-        if found.inside and not brings(found) - reaches(found.file)
+        if found.inside and not brings(found) - tops(found.file)
     ]
     assert needless == []

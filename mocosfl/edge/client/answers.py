@@ -32,9 +32,7 @@ _NOT_WANTED = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.ALREADY_EXISTS,
 )
-
 _P = ParamSpec("_P")
-
 _T = TypeVar("_T")
 
 

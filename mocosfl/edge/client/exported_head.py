@@ -16,11 +16,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 from mocosfl.edge.wire import PROTOCOL
 
 INPUT, OUTPUT = "images", "smashed"
-
 _PREFIX = "mocosfl."  # of our keys in the metadata
-
 _QUIET = 3  # onnxruntime's level of errors; what it warns of is nothing that a user can change
-
 _UNREADABLE = (
     onnxruntime_errors.Fail,
     onnxruntime_errors.InvalidArgument,

@@ -24,7 +24,6 @@ from mocosfl.system.files import replaced_file
 logger = logging.getLogger(__name__)
 
 NUM_KEPT = 2
-
 _PATTERN = "kept-*.pt"
 
 

@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 ARRAY_NAME = "images.npy"
 
 _Ints = npt.NDArray[np.int64]
-
 _Pixels = npt.NDArray[np.uint8]
 
 

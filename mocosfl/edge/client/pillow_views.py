@@ -29,11 +29,9 @@ from PIL import Image
 from mocosfl.edge import federation_pb2 as pb
 
 Planes = npt.NDArray[np.float32]  # of one image, (3, height, width) in [0, 1]
-
 Pixels = npt.NDArray[np.uint8]  # (R, H, W, 3)
 
 _CROP_TRIES = 10
-
 COLUMNS = {  # what each uniform number of an image is for; mocosfl.data.augmentation's
     "area": _CROP_TRIES,
     "ratio": _CROP_TRIES,
@@ -46,13 +44,9 @@ COLUMNS = {  # what each uniform number of an image is for; mocosfl.data.augment
     "sigma": 1,
     "flip": 1,
 }
-
 NUM_UNIFORMS = sum(COLUMNS.values())
-
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)[:, None, None]  # ITU-R 601
-
 _OPPOSITE = np.array([3.0, 5.0, 1.0], np.float32)[:, None, None] / 6  # hues: cyan, magenta, blue
-
 _BLUR_SIGMAS = 6  # of a Gaussian on each side
 
 

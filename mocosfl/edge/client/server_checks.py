@@ -8,16 +8,11 @@ from mocosfl.edge.wire import Refusal
 
 # Far above any round's pool; what a client draws for a step grows with it.
 _MAX_ROWS = 2**20
-
 # Memory that a client takes at a server's word grows with these.
 _MAX_IMAGE_SIZE = 4096  # pixels
-
 _MAX_ROUND_IMAGES = 2**26  # that a client draws in a round
-
 _MAX_WIDTH = 4096  # channels
-
 _SMASHED_DTYPES = tuple(wire.ITEMS)
-
 _COMPUTE_DTYPES = (pb.FP32, pb.FP64)
 
 

@@ -13,13 +13,10 @@ from mocosfl.edge import wire
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT_SECONDS = 0.5
-
 LONGEST_WAIT_SECONDS = 30.0
-
 # Messages read ahead while the head computes. The server asks one thing at a time, so there
 # are hardly ever two; a bound, because a faulty server might send without end.
 _MAX_AHEAD = 4
-
 _PARTING_SECONDS = 2.0  # for the server to close a stream that is over
 
 _OPTIONS = (

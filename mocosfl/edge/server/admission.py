@@ -17,9 +17,7 @@ from mocosfl.edge.server.traffic_ledger import Ledger
 from mocosfl.edge.wire import Refusal
 
 HeadOf = Callable[[int], pb.Head]
-
 MAX_KEPT = 16  # states that a Hello may name
-
 MAX_IMAGES = 10**8  # that a client may say it holds
 
 

@@ -19,7 +19,6 @@ from mocosfl.edge.wire import Floats, Refusal
 log = logging.getLogger(__name__)
 
 SMASHED, WEIGHTS, KEPT = "smashed", "weights", "kept"
-
 MAX_UNREAD = 64  # messages that wait for a client that does not read
 
 

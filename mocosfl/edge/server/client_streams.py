@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 # A connection that has not shaken hands by then is closed, so is a stream without a Hello.
 HELLO_SECONDS = 10.0
-
 GOODBYE_SECONDS = 5.0  # for clients to hear that the server ends
 
 

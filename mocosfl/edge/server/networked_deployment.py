@@ -29,7 +29,7 @@ class NetworkedDeployment:
         if num_remote(config) == 0:
             raise ValueError(
                 f"resume={folder}: its clients are simulated, and their state is in its "
-                "checkpoint, not on devices; go on with it with train.py"
+                "checkpoint, not on devices; resume it with train.py"
             )
 
     def check(self, config: Config) -> None:

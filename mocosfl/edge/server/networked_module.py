@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from mocosfl.edge.server.networked_federation import NetworkedFederation
+from mocosfl.federation.optimizer import CLIENTS
 from mocosfl.federation.step_input import Step
 from mocosfl.runs.checkpoint_content import EDGE, OPTIMIZERS
 from mocosfl.training.module import MocoSFL
@@ -32,7 +33,7 @@ class NetworkedMocoSFL(MocoSFL):
         super().begin(batch)
         rates = {group["name"]: group["lr"] for group in self._optimizer().param_groups}
         return self.federation.gather(
-            batch, number=self.global_step, client_lr=rates.get("clients", 0.0)
+            batch, number=self.global_step, client_lr=rates.get(CLIENTS, 0.0)
         )
 
     def on_after_backward(self) -> None:

@@ -20,7 +20,6 @@ from mocosfl.edge.wire import Floats
 log = logging.getLogger(__name__)
 
 WHAT = {SMASHED: "the step", WEIGHTS: "the sync", KEPT: "the checkpoint"}
-
 WAITING_WORD_SECONDS = 10.0  # between two lines on whom a step waits for
 
 

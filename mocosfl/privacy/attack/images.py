@@ -24,7 +24,6 @@ from mocosfl.system.randomness import numpy_generator
 log = logging.getLogger(__name__)
 
 _Ints = npt.NDArray[np.int64]
-
 MIN_KNOWN_IMAGES = 2  # one to train the decoder on, one to choose its epoch
 
 

@@ -4,13 +4,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from mocosfl.config.identity import plain
+from mocosfl.config.identity import plain, recorded_config
 from mocosfl.config.schema import Config
 from mocosfl.data.expert_data import open_data
 from mocosfl.federation.ranks import Ranks
 from mocosfl.overhead.plan import make_plan
-from mocosfl.runs.checkpoint import config_of
-from mocosfl.runs.checkpoint_content import CONFIG
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.logs import setup_logging
 from mocosfl.training.build import build_module
@@ -51,7 +49,8 @@ def train_rank(job: RankJob, ready: Callable[[], None]) -> None:
         ready: called when all is built and the processes can meet.
     """
     setup_logging()
-    config, folder = config_of({CONFIG: job.config}), RunFolder(job.folder)
+    config = recorded_config(job.config, "trainer.devices", "start the run again")
+    folder = RunFolder(job.folder)
     with cpu_settings(config):
         own_partition = folder.partition if job.checkpoint is not None else None
         data = open_data(config, partition_file=own_partition)

@@ -24,12 +24,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mocosfl.federation.client_pool import ClientPool
+from mocosfl.federation.optimizer import CLIENTS
 from mocosfl.federation.ranks import Ranks
 from mocosfl.runs.checkpoint_content import OPTIMIZERS, STACKS, STATE
 from mocosfl.training.module import MocoSFL
 
 ADDRESS = "127.0.0.1"  # all processes are on one machine
-
 # Rank 0 measures the kNN monitor alone while the others wait for it.
 TIMEOUT = timedelta(hours=1)
 
@@ -207,7 +207,7 @@ def _changed_stacks(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -
 
 def _changed_buffers(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """Change the stacked SGD buffers in an optimizer's state; its own tensors stay as they are."""
-    heads = {i for group in state["param_groups"] if group["name"] == "clients"
+    heads = {i for group in state["param_groups"] if group["name"] == CLIENTS
              for i in group["params"]}  # fmt: skip
     buffers = {
         index: {

@@ -25,7 +25,6 @@ from mocosfl.system.errors import TrainingStopped
 log = logging.getLogger(__name__)
 
 READY = "ready"
-
 # For a process to end by itself, or to say why it failed, after another one has.
 GRACE_SECONDS = 20.0
 
