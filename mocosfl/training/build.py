@@ -1,6 +1,7 @@
 """From the configuration to what Lightning trains."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,11 @@ from mocosfl.federation.build import build_federation, build_saving
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.optimizer import OptimizerSettings
 from mocosfl.federation.ranks import ALONE, Ranks
+from mocosfl.overhead.plan import Plan
 from mocosfl.privacy.build import build_attackers
+from mocosfl.runs.folder import RunFolder
+from mocosfl.training.collapse import read_collapses
+from mocosfl.training.initial_weights import start_from_expert
 from mocosfl.training.module import MocoSFL
 
 
@@ -63,6 +68,38 @@ def build_module(
         compile_networks(module.federation, config.trainer.compile_mode)
     # Before a checkpoint is read into it: Lightning does so before it turns the module to fp64.
     return module.double() if config.trainer.precision == "fp64" else module
+
+
+def build_run(
+    config: Config,
+    folder: RunFolder,
+    plan: Plan,
+    counts: npt.NDArray[np.int64],
+    *,
+    expert: dict[str, Any] | None,
+    ranks: Ranks,
+) -> MocoSFL:
+    """Build what a process of a run trains, with the weights that the run starts from.
+
+    Args:
+        config: of the run.
+        folder: of the run; holds the collapses that it has gone back from.
+        plan: of the run.
+        counts: (N,) images of each client.
+        expert: checkpoint whose head and server the federation starts from; None for no expert.
+        ranks: the process among those of the run.
+    """
+    module = build_module(
+        config,
+        plan.steps_per_round,
+        counts=counts,
+        smashed_folder=folder.smashed,
+        num_collapses=len(read_collapses(folder)),
+        ranks=ranks,
+    )
+    if expert is not None:
+        start_from_expert(module.federation, expert)
+    return module
 
 
 def compile_networks(federation: Federation, mode: str) -> None:

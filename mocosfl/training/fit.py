@@ -10,11 +10,9 @@ from mocosfl.federation.ranks import ALONE, Ranks
 from mocosfl.overhead.plan import Plan
 from mocosfl.runs.folder import RunFolder
 from mocosfl.tracking.loggers import open_loggers
-from mocosfl.training.build import build_module
-from mocosfl.training.collapse import read_collapses
+from mocosfl.training.build import build_run
 from mocosfl.training.data_module import DataModule
 from mocosfl.training.deployment import Deployment
-from mocosfl.training.initial_weights import start_from_expert
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.processes.further_rank import further_ranks
 from mocosfl.training.processes.strategy import OwnProcesses, free_port
@@ -53,16 +51,8 @@ def fit(
         WorkerFailed: a further process (trainer.devices) has failed.
     """
     processes = _processes(config)
-    module = build_module(
-        config,
-        plan.steps_per_round,
-        counts=data.partition.counts,
-        smashed_folder=folder.smashed,
-        num_collapses=len(read_collapses(folder)),
-        ranks=ALONE if processes is None else processes.ranks,
-    )
-    if expert is not None:
-        start_from_expert(module.federation, expert)
+    ranks = ALONE if processes is None else processes.ranks
+    module = build_run(config, folder, plan, data.partition.counts, expert=expert, ranks=ranks)
     with open_loggers(config, folder) as run_loggers:
         try:
             with deployment.wrap(config, module) as module:

@@ -216,14 +216,14 @@ def test_true_bytes_are_those_of_the_tensors_that_cross_the_cut(
 ):
     # 8 of 21 steps: a round of 7 with syncs after steps 3, 6 and 7, and a step of the next.
     config = compose_quick([*overrides, "trainer.max_steps=8", "callbacks.knn_every_rounds=0"])
-    crossing, build = Crossing(), fitting.build_module
+    crossing, build = Crossing(), fitting.build_run
 
     def build_watched(*args: Any, **more: Any) -> MocoSFL:
         module = build(*args, **more)
         crossing.watch(module)
         return module
 
-    monkeypatch.setattr(fitting, "build_module", build_watched)
+    monkeypatch.setattr(fitting, "build_run", build_watched)
     folder = RunFolder(Path(config.run_dir))
     training.train(config, folder, resume=False)
     mean = json.loads(folder.overhead.read_text())["mean_client"]

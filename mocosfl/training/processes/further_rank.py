@@ -11,11 +11,10 @@ from mocosfl.federation.ranks import Ranks
 from mocosfl.overhead.plan import make_plan
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.logs import setup_logging
-from mocosfl.training.build import build_module
-from mocosfl.training.collapse import read_collapses
+from mocosfl.training.build import build_run
 from mocosfl.training.cpu_settings import cpu_settings
 from mocosfl.training.data_module import DataModule
-from mocosfl.training.initial_weights import load_expert, start_from_expert
+from mocosfl.training.initial_weights import load_expert
 from mocosfl.training.processes.strategy import OwnProcesses
 from mocosfl.training.processes.workers import RankJob, further_processes
 from mocosfl.training.trainer import make_trainer
@@ -56,17 +55,8 @@ def train_rank(job: RankJob, ready: Callable[[], None]) -> None:
         data = open_data(config, partition_file=own_partition)
         plan = make_plan(config, data.partition.counts)
         ranks = Ranks(job.rank, config.trainer.devices)
-        module = build_module(
-            config,
-            plan.steps_per_round,
-            counts=data.partition.counts,
-            smashed_folder=folder.smashed,
-            num_collapses=len(read_collapses(folder)),
-            ranks=ranks,
-        )
         expert = load_expert(config) if job.checkpoint is None else None
-        if expert is not None:
-            start_from_expert(module.federation, expert)
+        module = build_run(config, folder, plan, data.partition.counts, expert=expert, ranks=ranks)
         trainer = make_trainer(config, folder, plan, [], OwnProcesses(ranks, job.port))
         ready()
         trainer.fit(
