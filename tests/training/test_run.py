@@ -97,7 +97,7 @@ def test_resuming_a_finished_run_changes_nothing(
     shutil.copytree(quick_run.path, folder.path)
     train(folder.load_config(), folder, resume=True)
     files = [f.relative_to(folder.path) for f in folder.path.rglob("[!.]*") if f.is_file()]
-    assert len(files) == 8
+    assert len(files) == 9
     for file in files:
         assert (folder.path / file).read_bytes() == (quick_run.path / file).read_bytes(), file
 
