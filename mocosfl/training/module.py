@@ -112,9 +112,11 @@ class MocoSFL(pl.LightningModule):
     def _over_all_rows(self, output: ServerOutput) -> ServerOutput:
         """Return a step's figures over the rows of all processes."""
         loss, accuracy, std = (value.detach() for value in output)
-        # What each process has are shares, see `SmashedStep.in_shares`.
-        (both,) = self.federation.ranks.sum([torch.stack([loss, accuracy.to(loss)])])
-        return ServerOutput(both[0], both[1], std)
+        ranks = self.federation.ranks
+        if ranks.number > 1:  # what each has are shares, see `SmashedStep.in_shares`
+            (total,) = ranks.sum([torch.stack([loss, accuracy.to(loss)])])
+            loss, accuracy = total
+        return ServerOutput(loss, accuracy, std)
 
     def _evade(self, step: Step, query: Tensor) -> Privacy | None:
         """Train the attackers on a step; return what the heads pay for what these can see."""

@@ -31,24 +31,7 @@ STILL = replace(
     blur_probability=0.0,
     flip_probability=0.0,
 )
-
-
-RANDOM = ViewSettings(
-    crop_scale_min=0.2,
-    crop_scale_max=1.0,
-    ratio_min=0.75,
-    ratio_max=1.33,
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.4,
-    hue=0.1,
-    jitter_probability=0.8,
-    grey_probability=0.2,
-    blur_probability=0.5,
-    blur_sigma_min=0.1,
-    blur_sigma_max=2.0,
-    flip_probability=0.5,
-)
+RANDOM = replace(SETTINGS, crop_scale_min=0.2, ratio_max=1.33)
 # Views that are the whole image, unchanged.
 IDENTITY = ViewSettings(
     crop_scale_min=1.0,
