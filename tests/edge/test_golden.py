@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,9 +90,10 @@ class Processes:
     """The client processes; process k has the clients k, k + 4, ..."""
 
     def __init__(self, logs: Path) -> None:
+        self.logs = [logs / f"clients_{k}.log" for k in range(NUM_PROCESSES)]
         self.all = [
-            self._start(range(k, MOST_CLIENTS, NUM_PROCESSES), logs / f"clients_{k}.log")
-            for k in range(NUM_PROCESSES)
+            self._start(range(k, MOST_CLIENTS, NUM_PROCESSES), log)
+            for k, log in enumerate(self.logs)
         ]
 
     @staticmethod
@@ -120,14 +122,23 @@ class Processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "done\n"
 
+    def check(self, *_: object) -> None:
+        """Fail, with what it said last, when a process has ended."""
+        for process, log in zip(self.all, self.logs, strict=True):
+            assert process.poll() is None, log.read_text()
+
 
 @contextmanager
 def client_processes(logs: Path) -> Iterator[Processes]:
     """Start the processes, and end them whatever happens."""
     processes = Processes(logs)
+    # The server waits for a client that has gone; the test must not.
+    before = signal.signal(signal.SIGCHLD, processes.check)
     try:
+        processes.check()
         yield processes
     finally:
+        signal.signal(signal.SIGCHLD, before)
         for process in processes.all:
             process.kill()
             process.communicate()

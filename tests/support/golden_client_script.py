@@ -30,11 +30,15 @@ class TracedHead(TrainingHead):
 
     def __init__(self, images: OwnImages, trace: Trace, client: int) -> None:
         super().__init__(images)
-        self.client, self.pools, self.traced = client, trace["config"]["pools"], views(trace)
+        traced = views(trace)
+        self.traced_views = {
+            step: (traced[0][step, pool.index(client)], traced[1][step, pool.index(client)])
+            for step, pool in enumerate(trace["config"]["pools"])
+            if client in pool
+        }
 
-    def views(self, request: pb.StepRequest) -> list[Tensor]:
-        place = self.pools[request.step].index(self.client)
-        return [view[request.step, place] for view in self.traced]
+    def views(self, request: pb.StepRequest) -> tuple[Tensor, Tensor]:
+        return self.traced_views[request.step]
 
 
 async def replay(job: dict[str, Any], trace: Trace, client: int) -> None:
