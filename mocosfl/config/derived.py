@@ -127,9 +127,7 @@ def num_views(config: Config) -> int:
     """Return how many views of an image run through a client's online network in a step."""
     if is_supervised(config):
         return 1
-    whole = is_whole_network(config)  # the client itself exchanges the roles of both views
-    both = (Symmetric.full, Symmetric.server) if whole else (Symmetric.full,)
-    return 2 if config.moco.symmetric in both else 1
+    return 2 if config.moco.symmetric is Symmetric.full else 1
 
 
 def is_expert(config: Config) -> bool:

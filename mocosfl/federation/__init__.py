@@ -1,4 +1,4 @@
-"""The algorithm: torch, `system`, `config` and `models` alone.
+"""The algorithm: torch, NumPy, `system`, `config` and `models` alone.
 
 A training step has eight parts; the numbers stand beside the lines that do them.
 
@@ -19,8 +19,12 @@ The step itself is `Federation.smash` (2, 3) and `Federation.learn` (4 to 6, and
 `federation.py`. Lightning runs 7; `training/module.py` calls 8 after the optimizer's step.
 
 The state of clients outside the pool is in the bank (`client_bank.py`). `saving.py` leaves out what
-a round without traffic leaves out. Several processes meet at two points of the mathematics: keys
-before the queue (`SmashedStep.of_all`) and heads at a sync or a change of the pool (`ranks.py`);
-the server's gradients are added up in between, by DDP. `build.py` makes all of it from a
-configuration.
+a round without traffic leaves out. `single_client.py` has parts 2 and 7 of one client by itself,
+not folded with others: on a device, and where one client's memory is measured. `build.py` makes all
+of it from a configuration.
+
+Several processes meet at two points of the mathematics: keys before the queue
+(`SmashedStep.of_all`), and heads at a sync or a change of the pool (`ranks.py`). DDP adds up the
+server's gradients in between. What is logged is added up too: loss and accuracy
+(`Federation.over_all_rows`); the spread is that of all processes' embeddings.
 """

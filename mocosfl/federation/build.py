@@ -13,6 +13,7 @@ from mocosfl.config.derived import (
     is_frozen,
     is_supervised,
     is_whole_network,
+    num_views,
     pool_size,
     queue_shape,
 )
@@ -62,7 +63,7 @@ def build_federation(
     return Federation(
         clients,
         _build_server(config, trunk, projector),
-        both_views=config.moco.symmetric is Symmetric.full and not is_supervised(config),
+        both_views=num_views(config) == 2,
         align_momentum=aligns_momentum(config),
         whole_network=is_whole_network(config),
     )

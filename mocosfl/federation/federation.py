@@ -68,27 +68,14 @@ class Federation(nn.Module):
     def run(self, step: Step) -> ServerOutput:
         """Run a training step up to its loss; the numbers are those of `mocosfl.federation`.
 
-        `MocoSFL` calls the two parts itself: its penalty needs what crosses the cut.
+        `MocoSFL` calls the two parts itself: what crosses the cut may be replayed (`saving`), and
+        the penalty needs it.
         """
         return self.learn(self.smash(step))
 
     def smash(self, step: Step) -> SmashedStep:
         """Run the clients' side of a training step."""
-        query_view, key_view, groups = self.views_up(step)
-        query = self.clients.query(query_view, groups)  # 2  (B, c, h, w), keeps its graph
-        self.clients.note_training()
-        key = None
-        if key_view is not None:  # a method with labels looks at one view
-            self.clients.update_momentum()  # 2
-            key = self.clients.key(key_view, groups)  # 2  without gradient
-        return self._across(query, key, step, groups)  # 3
-
-    def learn(self, smashed: SmashedStep) -> ServerOutput:
-        """Run the server's side of a training step, up to its loss."""
-        self.server.update_momentum()  # 4
-        passes = self.server.contrast(smashed)  # 5  one pass or two, against the queue as it was
-        self.server.enqueue(passes.keys)  # 6
-        return passes.output  # 7  one backward; 8 `synchronise`, when due
+        return self._smash(step, trains=True)
 
     @torch.no_grad()
     def smash_untrained(self, step: Step) -> SmashedStep:
@@ -96,26 +83,33 @@ class Federation(nn.Module):
 
         In it no gradient comes down (`saving`), or the smashed data are only looked at.
         """
-        query_view, key_view, groups = self.views_up(step)
-        query = self.clients.query(query_view, groups)
-        key = None if key_view is None else self.clients.key(key_view, groups)
-        return self._across(query, key, step, groups)
+        return self._smash(step, trains=False)
 
-    def _across(
-        self, query: Tensor, key: Tensor | None, step: Step, groups: tuple[ClientGroup, ...]
-    ) -> SmashedStep:
-        """Put together what crosses the cut, in pool order."""
+    def _smash(self, step: Step, *, trains: bool) -> SmashedStep:
+        query_view, key_view, groups = self.views_up(step)
+        query = self.clients.query(query_view, groups)  # 2  (B, c, h, w), keeps its graph
+        if trains:
+            self.clients.note_training()
+        key = None
+        if key_view is not None:  # a method with labels looks at one view
+            if trains:
+                self.clients.update_momentum()  # 2
+            key = self.clients.key(key_view, groups)  # 2  without gradient
         everyone = step.everyone
         if everyone is not None and self.both_views:
             everyone = everyone.doubled()
-        if self.whole_network:
-            num_rows = len(query) if everyone is None else sum(everyone.num_rows)
-            query = _own_losses(query, groups, num_rows)  # 7  each client's loss is its own mean
-        elif torch.is_autocast_enabled(query.device.type):
-            # What crosses the cut is as small as the precision allows, whatever layer comes last.
-            dtype = torch.get_autocast_dtype(query.device.type)
-            query, key = query.to(dtype), None if key is None else key.to(dtype)
+        if not self.whole_network:
+            query, key = across(query), None if key is None else across(key)  # 3
         return SmashedStep(query, key, step.labels, step.pool, groups, everyone)
+
+    def learn(self, smashed: SmashedStep) -> ServerOutput:
+        """Run the server's side of a training step, up to its loss."""
+        if self.whole_network:
+            _own_losses(smashed)  # 7  each client's loss is the mean over its own rows
+        self.server.update_momentum()  # 4
+        passes = self.server.contrast(smashed)  # 5  one pass or two, against the queue as it was
+        self.server.enqueue(passes.keys)  # 6
+        return passes.output  # 7  one backward; 8 `synchronise`, when due
 
     def views_up(self, step: Step) -> tuple[Tensor, Tensor | None, tuple[ClientGroup, ...]]:
         """Return what the online heads and the momentum heads look at, and whose rows these are."""
@@ -150,21 +144,35 @@ class Federation(nn.Module):
 
     def projector(self) -> nn.Module:
         """Return what maps the encoder's features to embeddings (or logits)."""
+        if not self.whole_network:
+            return self.server.projector
         head = self.clients.average_head()
-        return head.projector if isinstance(head, WholeNetwork) else self.server.projector
+        assert isinstance(head, WholeNetwork)
+        return head.projector
+
+    def over_all_rows(self, output: ServerOutput) -> ServerOutput:
+        """Return a step's figures, to be logged, over the rows of all processes."""
+        loss, accuracy, std = (value.detach() for value in output)
+        if self.ranks.number > 1:  # what each has are shares, see `SmashedStep.in_shares`
+            (total,) = self.ranks.sum([torch.stack([loss, accuracy.to(loss)])])
+            loss, accuracy = total
+        return ServerOutput(loss, accuracy, std)
 
 
-def _own_losses(query: Tensor, groups: tuple[ClientGroup, ...], num_rows: int) -> Tensor:
-    """Make the gradient of a mean over all rows that of each client's mean over its own.
+def across(smashed: Tensor) -> Tensor:
+    """Return smashed data as small as the precision allows, whatever layer comes last."""
+    device = smashed.device.type
+    if not torch.is_autocast_enabled(device):
+        return smashed
+    return smashed.to(torch.get_autocast_dtype(device))
 
-    Args:
-        query: (n, D), of this process.
-        groups: whose rows these are.
-        num_rows: of all processes.
-    """
+
+def _own_losses(smashed: SmashedStep) -> None:
+    """Make the gradient of a mean over all rows that of each client's mean over its own."""
+    query, groups, everyone = smashed.query, smashed.groups, smashed.everyone
     if not query.requires_grad or not groups:
-        return query
-    factors = [num_rows / group.batch_size for group in groups for _ in range(group.num_rows)]
-    scale = query.new_tensor(factors)[:, None]  # (B, 1)
+        return
+    num_rows = len(query) if everyone is None else sum(everyone.num_rows)
+    factors = [query.new_full((g.num_rows, 1), num_rows / g.batch_size) for g in groups]
+    scale = torch.cat(factors)  # (B, 1)
     query.register_hook(lambda gradient: gradient * scale)
-    return query

@@ -68,7 +68,11 @@ class SmashedStore:
         self._round(round_index).mkdir(parents=True, exist_ok=True)
 
     def write(self, round_index: int, step: int, smashed: SmashedStep) -> None:
-        """Keep a step's data, without gradients."""
+        """Keep a step's data, without gradients.
+
+        Raises:
+            ValueError: they can't be written.
+        """
         groups = [(group.places, group.batch_size) for group in smashed.groups]
         content = {
             "query": smashed.query.detach(),

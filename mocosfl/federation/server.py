@@ -126,7 +126,10 @@ class Server(nn.Module):
         update_ema(self.momentum_projector, self.projector, self.tau)
 
     def contrast(self, step: SmashedStep) -> Passes:
-        """Compute a step's loss against the queue as it is: one pass, or two."""
+        """Compute a step's loss against the queue as it is: one pass, or two.
+
+        Several processes exchange the new keys here, and the embeddings whose spread is logged.
+        """
         if not step.groups:
             return self._without_rows(step)
         assert step.key is not None

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mocosfl.config.derived import is_frozen, is_supervised, num_views
 from mocosfl.config.schema import Config
 from mocosfl.overhead.network import Network, build_network, num_parameters, num_values
-from mocosfl.overhead.one_client import available, own_loss, own_queue
+from mocosfl.overhead.one_client import available, own_loss, own_server
 from mocosfl.overhead.traffic import WEIGHT_BYTES
 
 TIMEOUT_SECONDS = 120  # of the measurement; a head takes about 5
@@ -56,7 +56,7 @@ def count_memory(config: Config, network: Network, batch_size: int) -> CountedMe
     trained = 0 if frozen else num_parameters(network.client) * weight_bytes
     num_inputs = batch_size * (1 if supervised else 2)  # online and momentum see the same two views
     with torch.device("meta"):
-        queue = own_queue(config)
+        server = own_server(config)
     return CountedMemory(
         parameters=values,
         momentum_copy=0 if frozen or supervised else values,
@@ -64,7 +64,7 @@ def count_memory(config: Config, network: Network, batch_size: int) -> CountedMe
         gradients=trained,
         activations=0 if frozen else _saved_bytes(config, batch_size * num_views(config)),
         images=num_inputs * 3 * size * size * weight_bytes,
-        queue=0 if queue is None else queue.keys.numel() * weight_bytes,
+        queue=0 if server is None else server.queue.keys.numel() * weight_bytes,
     )
 
 
@@ -78,13 +78,13 @@ def _saved_bytes(config: Config, rows: int) -> int:
 
     size, precision = config.dataset.image_size, config.trainer.precision
     with FakeTensorMode():  # shapes and types of the CPU, autocast's too, without memory or work
-        client, queue = build_network(config, "cpu").client.eval(), own_queue(config)
+        client, server = build_network(config, "cpu").client.eval(), own_server(config)
         images = torch.empty(rows, 3, size, size)
         bf16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16:
             query = client(images)
-            if queue is not None:
-                own_loss(config, queue, query, query.detach())
+            if server is not None:
+                own_loss(server, query, query.detach())
         counted_elsewhere = {t.untyped_storage()._cdata for t in (images, *client.parameters())}
         kept = sum(
             tensor.untyped_storage().nbytes()

@@ -18,7 +18,6 @@ from typing import Any, cast
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mocosfl.config.derived import (
     is_frozen,
@@ -28,9 +27,10 @@ from mocosfl.config.derived import (
     queue_shape,
 )
 from mocosfl.config.schema import Config
-from mocosfl.federation.loss import contrastive_loss
 from mocosfl.federation.queue import KeyQueue
+from mocosfl.federation.server import Server, SmashedStep
 from mocosfl.federation.single_client import SingleClient
+from mocosfl.federation.step_input import ClientGroup
 from mocosfl.overhead.network import build_network
 
 _STATUS = Path("/proc/self/status")
@@ -63,13 +63,13 @@ def _kilobytes(name: str) -> int:
 
 def run_steps(config: Config, batch_size: int) -> None:
     """Run a client's steps on random images; what comes from the server is random too."""
-    client, queue = _make_client(config), own_queue(config)
+    client, server = _make_client(config), own_server(config)
     size = config.dataset.image_size
     bf16 = torch.autocast("cpu", torch.bfloat16, enabled=config.trainer.precision == "bf16")
     for _ in range(NUM_STEPS):
         views = torch.rand(2, batch_size, 3, size, size, dtype=_dtype(config))
         with bf16:
-            _step(config, client, queue, views)
+            _step(config, client, server, views)
 
 
 def _dtype(config: Config) -> torch.dtype:
@@ -88,13 +88,20 @@ def _make_client(config: Config) -> SingleClient:
     )
 
 
-def own_queue(config: Config) -> KeyQueue | None:
-    """Return the queue of a client that computes the contrastive loss itself, else None."""
+def own_server(config: Config) -> Server | None:
+    """Return the "server" of a client that computes the contrastive loss itself, else None."""
     if not is_whole_network(config) or is_supervised(config):
         return None
     (_, length), generator = queue_shape(config), torch.Generator()
-    queue = KeyQueue(1, length, dim=config.moco.projector_dim, generator=generator)
-    return queue.double() if config.trainer.precision == "fp64" else queue
+    server = Server(
+        nn.Identity(),
+        nn.Identity(),
+        KeyQueue(1, length, dim=config.moco.projector_dim, generator=generator),
+        temperature=config.moco.temperature,
+        momentum=config.moco.momentum,
+        two_sided=False,
+    )
+    return server.double() if config.trainer.precision == "fp64" else server
 
 
 def _filled(network: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -105,26 +112,25 @@ def _filled(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     return network
 
 
-def _step(config: Config, client: SingleClient, queue: KeyQueue | None, views: Tensor) -> None:
+def _step(config: Config, client: SingleClient, server: Server | None, views: Tensor) -> None:
     query, key = client.smash(views[0], None if is_supervised(config) else views[1])
     if client.frozen:
         return
     learning_rate = config.optimizer.client_lr
-    if queue is None:
+    if server is None:
         client.learn(query, torch.rand_like(query), learning_rate)
     else:
         assert key is not None
-        client.learn(own_loss(config, queue, query, key), None, learning_rate)
+        client.learn(own_loss(server, query, key), None, learning_rate)
 
 
-def own_loss(config: Config, queue: KeyQueue, query: Tensor, key: Tensor) -> Tensor:
+def own_loss(server: Server, query: Tensor, key: Tensor) -> Tensor:
     """Compute a whole network's loss on its client, and enqueue the keys; rows (B, D)."""
-    place, dtype = torch.zeros(1, dtype=torch.long), queue.keys.dtype
-    z, y = (functional.normalize(rows.to(dtype), dim=1) for rows in (query, key))
-    negatives, temperature = queue.negatives(place), config.moco.temperature
-    loss = contrastive_loss(z, y, negatives=negatives, temperature=temperature).loss
-    queue.enqueue(place, y[None])
-    return loss
+    alone = torch.zeros(1, dtype=torch.long)
+    group = ClientGroup(places=alone, batch_size=len(query))
+    passes = server.contrast(SmashedStep(query, key, None, pool=alone, groups=(group,)))
+    server.enqueue(passes.keys)
+    return passes.output.loss
 
 
 def _warm_up(config: Config, batch_size: int) -> None:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.optimizer import OptimizerSettings, make_optimizer, rate_factor
 from mocosfl.federation.saving import CommunicationSaving, Traffic
-from mocosfl.federation.server import ServerOutput, SupervisedServer
+from mocosfl.federation.server import SupervisedServer
 from mocosfl.federation.step_input import Step
 from mocosfl.privacy.attackers import AttackerPool, Privacy, decoder_lr_factor
 from mocosfl.runs import checkpoint_content as names
@@ -93,7 +92,7 @@ class MocoSFL(pl.LightningModule):
             self.saving.note(output.loss)
         privacy = self._evade(step, smashed.query)
         self.record = StepRecord(
-            output=self._over_all_rows(output),
+            output=self.federation.over_all_rows(output),
             num_images=step.num_images,
             # The schedule moves on before the callbacks come; these are the rates of this step.
             rates={group["name"]: group["lr"] for group in self._optimizer().param_groups},
@@ -108,15 +107,6 @@ class MocoSFL(pl.LightningModule):
         """The step that has begun last."""
         assert self._step is not None
         return self._step
-
-    def _over_all_rows(self, output: ServerOutput) -> ServerOutput:
-        """Return a step's figures over the rows of all processes."""
-        loss, accuracy, std = (value.detach() for value in output)
-        ranks = self.federation.ranks
-        if ranks.number > 1:  # what each has are shares, see `SmashedStep.in_shares`
-            (total,) = ranks.sum([torch.stack([loss, accuracy.to(loss)])])
-            loss, accuracy = total
-        return ServerOutput(loss, accuracy, std)
 
     def _evade(self, step: Step, query: Tensor) -> Privacy | None:
         """Train the attackers on a step; return what the heads pay for what these can see."""

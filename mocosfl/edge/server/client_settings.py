@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from torch import nn
 
-from mocosfl.config.choices import Symmetric
 from mocosfl.config.derived import (
     aligns_momentum,
     batch_sizes,
     is_frozen,
     num_remote,
+    num_views,
     smashed_precision,
 )
 from mocosfl.config.schema import Config
@@ -94,7 +94,7 @@ def _settings(
         mean=list(config.dataset.mean),
         std=list(config.dataset.std),
         steps_per_round=steps_per_round,
-        both_views=config.moco.symmetric is Symmetric.full,
+        both_views=num_views(config) == 2,
         frozen=is_frozen(config),
         align_momentum=aligns_momentum(config),
         tau=config.moco.momentum,

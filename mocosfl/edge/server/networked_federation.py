@@ -22,7 +22,7 @@ from mocosfl.edge.server.client_requests import Pair
 from mocosfl.edge.server.remote_clients import RemoteClients
 from mocosfl.federation.averaging import Spread
 from mocosfl.federation.client_pool import ClientPool
-from mocosfl.federation.federation import Federation
+from mocosfl.federation.federation import Federation, across
 from mocosfl.federation.folding import stacked_state
 from mocosfl.federation.server import Server, SmashedStep
 from mocosfl.federation.step_input import ClientGroup, Step, doubled_groups, places_there
@@ -67,6 +67,7 @@ class NetworkedFederation(Federation):
         self.remote, self.remote_clients = remote, remote_clients
         self.head_step = 0  # steps of the run behind the last sync
         self._step = 0  # of the run, in work
+        self._simulated: tuple[ClientGroup, ...] = ()  # of that step
         self._rows: list[_Rows] = []  # in the order of the step's rows
         self._query: Tensor | None = None  # all remote rows, whose gradient goes back
 
@@ -89,11 +90,12 @@ class NetworkedFederation(Federation):
             The step of those that are there: simulated ones, and remote ones that answered in time.
         """
         self._step, self._query, self._rows = number, None, []
+        self._simulated = self._here(step)
         # Without requests too: clients that have connected are let in.
         answers = self.remote_clients.ask_step(
             self._requests(step, client_lr),
             self.head_step,
-            at_least=0 if self.simulated(step) else 1,  # a step has rows
+            at_least=0 if self._simulated else 1,  # a step has rows
         )
         groups = []
         pool = step.pool.tolist()
@@ -122,7 +124,7 @@ class NetworkedFederation(Federation):
                 first_row += group.batch_size
         return requests
 
-    def simulated(self, step: Step) -> tuple[ClientGroup, ...]:
+    def _here(self, step: Step) -> tuple[ClientGroup, ...]:
         """Return the groups of a step's simulated clients."""
         groups = []
         for group in step.groups:
@@ -132,16 +134,14 @@ class NetworkedFederation(Federation):
         return tuple(groups)
 
     def trained_places(self, step: Step) -> Tensor | None:
-        """Return the places of the simulated clients that a step trains, (p,); None for all."""
-        own = self.simulated(step)
+        """Return the places of the simulated clients of a gathered step, (p,); None for all."""
         # Without a row of the stacks in the step, no optimizer touches them.
-        return places_there(own, step.pool) if own else None
+        return places_there(self._simulated, step.pool) if self._simulated else None
 
     def smash(self, step: Step) -> SmashedStep:
         """Run the simulated clients' side of a gathered step, and join the remote rows to it."""
         groups = doubled_groups(step.groups) if self.both_views else step.groups
-        own = step._replace(groups=self.simulated(step))
-        here = super().smash(own) if own.groups else None
+        here = super().smash(step._replace(groups=self._simulated)) if self._simulated else None
         query, key = self._remote_tensors(step)
         if here is not None:
             assert here.key is not None
@@ -158,10 +158,7 @@ class NetworkedFederation(Federation):
         query = _joined([rows.pair.first for rows in self._rows], shape).to(device, dtype)
         key = _joined(keys, shape).to(device, dtype)
         self._query = query.requires_grad_(not self.clients.frozen)
-        if torch.is_autocast_enabled(device.type):
-            narrow = torch.get_autocast_dtype(device.type)
-            return query.to(narrow), key.to(narrow)
-        return query, key
+        return across(query), across(key)
 
     def _order(self, step: Step, groups: Sequence[ClientGroup]) -> Tensor:
         """Return where each row of a step is among [simulated rows; remote rows]."""

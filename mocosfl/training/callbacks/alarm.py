@@ -74,8 +74,9 @@ class Alarm(AfterStep):
         """
         step = trainer.global_step
         record = module.record
-        if record is None or (step % self.every_steps and not is_last_step(trainer)):
+        if step % self.every_steps and not is_last_step(trainer):
             return
+        assert record is not None
         output = record.output
         loss, std = float(output.loss), float(output.embedding_std)
         server = module.federation.server
