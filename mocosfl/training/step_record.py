@@ -25,7 +25,7 @@ class StepRecord(NamedTuple):
     spread: Spread | None = None  # of the heads at the sync after the step; None without one
 
     def metrics(self) -> Figures:
-        """Return what is logged of the step, by name."""
+        """Return what is logged of the step, by name; a networked run adds its streams' figures."""
         accuracy = "train/accuracy" if self.supervised else "train/contrast_accuracy"
         values: Figures = {
             "train/loss": self.output.loss,
