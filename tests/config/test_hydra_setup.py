@@ -6,7 +6,7 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from mocosfl.config.hydra_setup import CONF, choose_run_dir
+from mocosfl.config.hydra_setup import CONF, choose_run_dir, composed
 
 
 def test_run_folder_is_below_output_dir_and_named_after_the_run(tmp_path: Path):
@@ -25,3 +25,9 @@ def test_run_folder_that_cannot_be_written_is_refused(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"output_dir: cannot write to .*/file/run"):
         choose_run_dir(None, str(tmp_path / "file" / "run"))
+
+
+def test_overhead_and_dealing_take_the_server_s_keys() -> None:
+    config = composed(["run_dir=none", "edge.precision=int8", "edge.num_remote=2"])
+    assert config.edge is not None and config.edge.precision == "int8"
+    assert composed(["run_dir=none"]).edge is None

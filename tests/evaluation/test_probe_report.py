@@ -1,3 +1,5 @@
+"""The probes' report holds what was measured on the frozen encoder, in words and in files."""
+
 import json
 from pathlib import Path
 from typing import Any

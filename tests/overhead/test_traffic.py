@@ -23,6 +23,7 @@ from mocosfl.training import fit as fitting
 from mocosfl.training import run as training
 from mocosfl.training.module import MocoSFL
 from tests.support.configurations import Compose, changed
+from tests.support.edge_federation import with_edge
 
 HEAD = 3 * 64 * 3 * 3 + 2 * 64
 LATENT = 64 * 32 * 32
@@ -236,3 +237,14 @@ def test_true_bytes_are_those_of_the_tensors_that_cross_the_cut(
 def test_changed_learning_rate_leaves_the_bytes_alone(compose: Compose):
     slow = changed(compose(["dataset=cifar10"]), {"optimizer.client_lr": 1e-6})
     assert rates_of(slow) == rates_of(compose(["dataset=cifar10"]))
+
+
+@pytest.mark.parametrize(("precision", "num_bytes"), [("fp32", 4), ("fp16", 2), ("int8", 1)])
+def test_prediction_counts_the_wire_s_precision(
+    compose_quick: Compose, precision: str, num_bytes: int
+) -> None:
+    config = with_edge(compose_quick([]), precision=precision)
+    rate = rates(config, build_network(config), 2)
+    smashed = 2 * 4 * 16 * 16  # images x channels x height x width
+    assert (rate.step_up, rate.step_down) == (2 * smashed * num_bytes, smashed * num_bytes)
+    assert rate.sync == 116 * 4  # weights are fp32 whatever the wire's precision

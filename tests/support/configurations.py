@@ -77,3 +77,5 @@ EXPERT = [
     "callbacks.collapse_min_std=0",  # so small a network starts with hardly any spread
 ]
 """Overrides of an expert's training for 9 steps."""
+ONLINE = ["split=cut1_c4s2", "taressfl.decoder=plain", "taressfl.target_ssim=0.0"]
+"""Further overrides of `taressfl=online` for so small a network."""

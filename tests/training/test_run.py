@@ -1,3 +1,5 @@
+"""A run that is broken off and resumed ends as if it never was; what it can't do is told first."""
+
 import json
 import math
 import shutil
@@ -237,3 +239,23 @@ def test_held_out_images_run_through_the_whole_training(compose_quick: Compose, 
     assert len(held_out) == 60
     assert not set(held_out.tolist()) & set(Partition.load(folder.partition).order.tolist())
     assert dealt
+
+
+@pytest.mark.slow
+def test_expert_learns_logs_and_resumes_bit_for_bit(
+    compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
+    config = compose_expert([])
+    train(config, whole, resume=False)
+    curves = read_curves(whole.metrics)
+    for name in ("train/loss", "privacy/attacker_ssim", "privacy/penalty"):
+        assert len(curves[name][0]) == 9, name
+    similarity, penalty = (curves[f"privacy/{n}"][1] for n in ("attacker_ssim", "penalty"))
+    assert penalty == pytest.approx([2.0 * value for value in similarity])  # target 0
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        break_off(patch, 5, behind=Curves)
+        train(config, halves, resume=False)
+    assert read(halves.last)["global_step"] == 3
+    train(config, halves, resume=True)
+    assert_same_results(whole, halves)

@@ -5,20 +5,20 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mocosfl.config.schema import Config
 from mocosfl.data.loader import StepLoader
 from mocosfl.federation.step_input import Step, rows_by_group
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.checkpoints import read
+from tests.support.configurations import Compose
 from tests.support.edge_federation import (
     deal,
     deployment_of,
@@ -34,7 +34,6 @@ from tests.support.mutations import mutated_messages
 pytestmark = pytest.mark.slow
 log = logging.getLogger(__name__)
 
-Compose = Callable[[Sequence[str]], Config]
 SCRIPT: dict[str, Any] = {"pause_seconds": 0.03, "give_up_after": 120}
 
 
