@@ -39,13 +39,6 @@ def attack(path: Path, *overrides: str, into: Path | None = None) -> dict[str, A
     return cast(dict[str, Any], json.loads(file.read_text(), parse_constant=refused))
 
 
-@pytest.fixture
-def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the quick run's folder."""
-    shutil.copytree(quick_run.path, tmp_path / "copy")
-    return RunFolder(tmp_path / "copy")
-
-
 def rewrite(run: RunFolder, changes: dict[str, Any]) -> None:
     """Change values of the configuration in a run's checkpoint."""
     checkpoint = torch.load(run.last, weights_only=True)

@@ -93,13 +93,6 @@ def assert_says(outcome: Outcome, *parts: str) -> None:
         assert noise not in outcome.err + outcome.out, outcome.err
 
 
-@pytest.fixture
-def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the quick run's folder."""
-    shutil.copytree(quick_run.path, tmp_path / "copy")
-    return RunFolder(tmp_path / "copy")
-
-
 def change(folder: RunFolder, key: str, value: object) -> None:
     """Change a value in a run's config.yaml."""
     config = OmegaConf.load(folder.config)

@@ -40,13 +40,6 @@ def settings(images: Path, checkpoint: Path, *overrides: str) -> EmbedConfig:
     return cast(EmbedConfig, config)
 
 
-@pytest.fixture
-def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the quick run's folder."""
-    shutil.copytree(quick_run.path, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
-
-
 def test_features_names_and_a_sheet_are_written(
     run_copy: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

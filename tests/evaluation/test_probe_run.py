@@ -1,7 +1,6 @@
 """Probes at the end of a run."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +42,9 @@ def test_run_does_not_probe_unless_asked_for(quick_run: RunFolder):
     assert not quick_run.probe.exists()
 
 
-def test_neighbours_are_as_many_as_the_monitors_and_noted(
-    quick_run: RunFolder, tmp_path: Path, short_probes: None
-):
-    folder = RunFolder(tmp_path / "copy")
-    shutil.copytree(quick_run.path, folder.path)
-    probe_run(folder, folder.load_config())
-    settings = json.loads((folder.probe / "results.json").read_text())["settings"]
+def test_neighbours_are_as_many_as_the_monitors_and_noted(run_copy: RunFolder, short_probes: None):
+    probe_run(run_copy, run_copy.load_config())
+    settings = json.loads((run_copy.probe / "results.json").read_text())["settings"]
     assert settings["knn_num_neighbors"] == 5
     assert settings["label_fractions"] == [0.1, 0.01]
 

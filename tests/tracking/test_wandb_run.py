@@ -5,7 +5,6 @@ The slow tests read back what W&B has written to disk, which is what `wandb sync
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -104,11 +103,9 @@ def test_run_that_breaks_off_is_marked_as_failed(
 
 
 def test_best_accuracy_is_that_of_the_whole_run(
-    started: Started, compose_quick: Compose, quick_run: RunFolder, tmp_path: Path
+    started: Started, compose_quick: Compose, quick_run: RunFolder, run_copy: RunFolder
 ):
-    folder = RunFolder(tmp_path / "copy")
-    shutil.copytree(quick_run.path, folder.path)
-    with open_loggers(compose_quick(["logger=csv_wandb"]), folder):
+    with open_loggers(compose_quick(["logger=csv_wandb"]), run_copy):
         pass  # nothing more is logged, as in a resumed run before its next monitor
     best = max(read_curves(quick_run.metrics)["val/knn_top1"][1])
     assert started.summary == {"best/knn_top1": best} == best_values(quick_run)
