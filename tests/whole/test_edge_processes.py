@@ -23,7 +23,7 @@ from tests.support.edge_federation import (
     deal,
     deployment_of,
     ended,
-    start_sessions,
+    start_clients,
     tallies,
     with_edge,
 )
@@ -133,7 +133,7 @@ def test_attacker_in_a_clients_place_changes_nothing_in_the_model(
         folder = RunFolder(tmp_path / f"attacked_{attacked}")
         config.run_dir = str(folder.path)
         address = config.edge.listen
-        clients = start_sessions(tmp_path / "clients", address, (0, 2), images, **SCRIPT)
+        clients = start_clients(tmp_path / "clients", address, (0, 2), images, **SCRIPT)
         attacker = threading.Thread(target=attack, args=(address, 2000, told))
         with ended(clients):
             if attacked:
@@ -183,8 +183,8 @@ def test_late_client_is_as_one_that_misses_these_steps_in_a_simulation(
     allowed.mkdir()
     address = config.edge.listen
     script = {**SCRIPT, "pause_seconds": 0.1}
-    others = start_sessions(tmp_path / "clients", address, (0, 2), images, **script)
-    late = start_sessions(
+    others = start_clients(tmp_path / "clients", address, (0, 2), images, **script)
+    late = start_clients(
         tmp_path / "clients", address, (1,), images, late_steps=LATE, late=str(allowed), **script
     )
 

@@ -14,7 +14,7 @@ from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.checkpoints import differences, read
 from tests.support.configurations import Compose
-from tests.support.edge_federation import deployment_of, ended, start_sessions, tallies, with_edge
+from tests.support.edge_federation import deployment_of, ended, start_clients, tallies, with_edge
 from tests.support.edge_machines import SMALL, make_machines
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def test_run_whose_server_is_killed_and_then_all_machines_ends_with_the_same_bit
     lab = make_machines(compose_quick, tmp_path, MOST, *MINUTES)
     config = with_edge(compose_quick([*SMALL, MOST]), step_deadline_seconds=120)
     folder, states = RunFolder(tmp_path / "whole"), tmp_path / "whole_states"
-    process = start_sessions(
+    process = start_clients(
         tmp_path / "whole_clients", config.edge.listen, range(3), lab.images, states=states
     )
     with ended(process):

@@ -1,4 +1,4 @@
-"""A client's session, against servers that follow a script."""
+"""A client takes part in a run, against servers that follow a script."""
 
 import asyncio
 import subprocess
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def session(head: ClientHead, *scripts: Script, **arguments: Any) -> Tally:
-    """Run a session to its end against a server of these scripts."""
+    """Take part to the end against a server of these scripts."""
 
     async def both() -> Tally:
         async with serving(*scripts) as server:
