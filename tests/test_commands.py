@@ -26,8 +26,8 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_metrics
 from tests.support.checkpoints import assert_same_results, read
 from tests.support.configurations import QUICK
+from tests.support.paths import ROOT
 
-ROOT = CONF.parent
 GROUPS = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
 
 

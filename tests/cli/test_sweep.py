@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from mocosfl.cli.sweep import Outcome, Result, name_sweep, run_job
-from mocosfl.config.hydra_setup import CONF
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_metrics
 from mocosfl.training import run as training
 from mocosfl.training.callbacks.alarm import Alarm
 from tests.support.checkpoints import assert_same_results, read
-from tests.support.configurations import QUICK, Compose
+from tests.support.configurations import QUICK, Compose, composed_with_hydra
+from tests.support.paths import ROOT
 
-TRAIN = CONF.parent / "train.py"
+TRAIN = ROOT / "train.py"
 
 
 # ---- names
@@ -315,15 +313,14 @@ def test_slurm_is_asked_for_what_the_file_says(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(submitit.AutoExecutor, "map_array", submit)
     overrides = ["launcher=submitit", "hydra.launcher.partition=big", f"output_dir={tmp_path}"]
-    with initialize_config_dir(str(CONF), version_base=None):
-        config = hydra_compose("config", overrides, return_hydra_config=True)
-        config.hydra.job.name = "train"
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=HydraContext(config_loader=None, callbacks=None),  # type: ignore[arg-type]
-            task_function=lambda config: None,
-            config=config,
-        )
-        launcher.launch([["seed=1"]], 0)
+    config = composed_with_hydra(overrides)
+    config.hydra.job.name = "train"
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(config_loader=None, callbacks=None),  # type: ignore[arg-type]
+        task_function=lambda config: None,
+        config=config,
+    )
+    launcher.launch([["seed=1"]], 0)
     lines = scripts[0].splitlines()
     for line in ("partition=big", "time=1440", "gpus-per-node=1", "cpus-per-task=8", "mem=32GB"):
         assert f"#SBATCH --{line}" in lines

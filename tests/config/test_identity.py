@@ -4,22 +4,16 @@ import os
 from typing import cast
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from mocosfl.config.command_line import quote_choices
-from mocosfl.config.hydra_setup import CONF
 from mocosfl.config.identity import digest, move_data
 from mocosfl.runs.folder import RunFolder
-from tests.support.configurations import Compose, changed
+from tests.support.configurations import Compose, changed, composed_with_hydra
 
 
 def folder_of(*overrides: str) -> str:
     """Return the name of the folder of a job with these overrides."""
-    with initialize_config_dir(str(CONF), version_base=None):
-        config = hydra_compose("config", quote_choices(list(overrides)), return_hydra_config=True)
-        return str(config.hydra.sweep.subdir)
+    return str(composed_with_hydra(overrides).hydra.sweep.subdir)
 
 
 def test_job_folder_says_the_settings_and_ends_with_their_hash():

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from mocosfl.evaluation import probe_run as run_probes
 from mocosfl.evaluation.probe_report import ProbeReport
 from mocosfl.evaluation.probe_run import EMBEDDING_MAP, default_probe_config, log_probes, probe_run
 from mocosfl.runs.folder import RunFolder
@@ -18,7 +17,7 @@ from tests.support.configurations import Compose
 def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = default_probe_config()
     settings.num_epochs, settings.embedding_map_images = 2, 10
-    monkeypatch.setattr(run_probes, "default_probe_config", lambda: settings)
+    monkeypatch.setattr("mocosfl.evaluation.probe_run.default_probe_config", lambda: settings)
 
 
 def test_defaults_are_those_of_the_command():
@@ -74,7 +73,9 @@ def test_wandb_is_shown_the_map_where_the_probe_has_drawn_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compose_quick: Compose
 ):
     shown: list[Any] = []
-    monkeypatch.setattr(run_probes, "log_to_wandb", lambda *given: shown.append(given))
+    monkeypatch.setattr(
+        "mocosfl.evaluation.probe_run.log_to_wandb", lambda *given: shown.append(given)
+    )
     found = {"linear": {"per_class": {"cat": 0.5, "dog": None}}}
     (tmp_path / "results.json").write_text(json.dumps({"probes": found}))
     report = ProbeReport(0.25, [], 0.0, 0.0, "", None, 0.0, {})

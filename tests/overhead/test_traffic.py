@@ -19,9 +19,9 @@ from mocosfl.overhead.network import build_network, num_values
 from mocosfl.overhead.summary import compute_bytes, compute_overhead, paper_megabytes
 from mocosfl.overhead.traffic import Rates, Shares, present_fraction, rates, shares_of, traffic
 from mocosfl.runs.folder import RunFolder
-from mocosfl.training import fit as fitting
-from mocosfl.training import run as training
+from mocosfl.training import fit
 from mocosfl.training.module import MocoSFL
+from mocosfl.training.run import train
 from tests.support.configurations import Compose, changed
 from tests.support.edge_federation import with_edge
 
@@ -217,16 +217,16 @@ def test_true_bytes_are_those_of_the_tensors_that_cross_the_cut(
 ):
     # 8 of 21 steps: a round of 7 with syncs after steps 3, 6 and 7, and a step of the next.
     config = compose_quick([*overrides, "trainer.max_steps=8", "callbacks.knn_every_rounds=0"])
-    crossing, build = Crossing(), fitting.build_run
+    crossing, build = Crossing(), fit.build_run
 
     def build_watched(*args: Any, **more: Any) -> MocoSFL:
         module = build(*args, **more)
         crossing.watch(module)
         return module
 
-    monkeypatch.setattr(fitting, "build_run", build_watched)
+    monkeypatch.setattr(fit, "build_run", build_watched)
     folder = RunFolder(Path(config.run_dir))
-    training.train(config, folder, resume=False)
+    train(config, folder, resume=False)
     mean = json.loads(folder.overhead.read_text())["mean_client"]
     num_clients = config.clients.num_clients
     assert crossing.up == pytest.approx(num_clients * mean["up_bytes"])

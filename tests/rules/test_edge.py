@@ -3,10 +3,8 @@
 from typing import Any
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 
-from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.hydra_setup import compose_file
 from mocosfl.rules.edge import parse_address
 from mocosfl.rules.validate import validate
 from tests.support.configurations import Compose
@@ -71,7 +69,6 @@ def test_loopback_is_known_by_its_address() -> None:
 
 
 def test_server_s_configuration_composes_and_is_sound() -> None:
-    with initialize_config_dir(str(CONF), version_base=None):
-        config: Any = hydra_compose("edge_server", ["run_dir=none"])
+    config: Any = compose_file("edge_server", ["run_dir=none"])
     validate(config)
     assert config.edge.num_remote is None
