@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 
 # Before torch is imported, here or by a test module: tiny tensors gain nothing from more threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -97,6 +98,12 @@ def quick_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFo
     config.run_dir = str(folder.path)
     train(cast(Config, config), folder, resume=False)
     return folder
+
+
+@pytest.fixture
+def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
+    """Return a copy of the quick run's folder, to change; it is where `compose` has its runs."""
+    return RunFolder(shutil.copytree(quick_run.path, tmp_path / "run"))
 
 
 @pytest.fixture

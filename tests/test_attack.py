@@ -16,13 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from mocosfl.attack import run_attack
-from mocosfl.config.hydra_setup import CONF
 from mocosfl.data.partition import Partition
 from mocosfl.privacy.attack.images import choose_images
 from mocosfl.runs.checkpoint import read_encoder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.tracking import loggers
 from tests.support.attack_settings import settings
+from tests.support.paths import ROOT
 
 
 def attack(path: Path, *overrides: str, into: Path | None = None) -> dict[str, Any]:
@@ -37,13 +37,6 @@ def attack(path: Path, *overrides: str, into: Path | None = None) -> dict[str, A
         raise AssertionError(f"{word} is no JSON")
 
     return cast(dict[str, Any], json.loads(file.read_text(), parse_constant=refused))
-
-
-@pytest.fixture
-def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the quick run's folder."""
-    shutil.copytree(quick_run.path, tmp_path / "copy")
-    return RunFolder(tmp_path / "copy")
 
 
 def rewrite(run: RunFolder, changes: dict[str, Any]) -> None:
@@ -208,7 +201,7 @@ def test_command_tells_a_mistake_in_words(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-m", "mocosfl.attack", "checkpoint=nowhere"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CONF.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

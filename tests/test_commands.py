@@ -26,8 +26,8 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_metrics
 from tests.support.checkpoints import assert_same_results, read
 from tests.support.configurations import QUICK
+from tests.support.paths import ROOT
 
-ROOT = CONF.parent
 GROUPS = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
 
 
@@ -91,13 +91,6 @@ def assert_says(outcome: Outcome, *parts: str) -> None:
         assert part in outcome.err, f"{part!r} not in\n{outcome.err}"
     for noise in ("Traceback", "Error executing job", "full_key", "raised while", "HYDRA_FULL"):
         assert noise not in outcome.err + outcome.out, outcome.err
-
-
-@pytest.fixture
-def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the quick run's folder."""
-    shutil.copytree(quick_run.path, tmp_path / "copy")
-    return RunFolder(tmp_path / "copy")
 
 
 def change(folder: RunFolder, key: str, value: object) -> None:

@@ -14,23 +14,22 @@ from typing import cast
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import mocosfl
 from mocosfl.config.command_line import with_folder
 from mocosfl.config.embed import EmbedConfig
-from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.hydra_setup import compose_file
 from mocosfl.embed import _output_folder, embed
 from mocosfl.rules.embed import validate_embed
 from mocosfl.runs.folder import RunFolder
+from tests.support.paths import ROOT
 from tests.support.picture_folders import write_digits
 
 
 @lru_cache
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base=None):
-        return compose("embed", list(overrides))
+    return compose_file("embed", overrides)
 
 
 def settings(images: Path, checkpoint: Path, *overrides: str) -> EmbedConfig:
@@ -38,13 +37,6 @@ def settings(images: Path, checkpoint: Path, *overrides: str) -> EmbedConfig:
     config = copy.deepcopy(_composed(("accelerator=cpu", "num_workers=2", *overrides)))
     config.images, config.checkpoint = str(images), str(checkpoint)
     return cast(EmbedConfig, config)
-
-
-@pytest.fixture
-def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the quick run's folder."""
-    shutil.copytree(quick_run.path, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
 
 
 def test_features_names_and_a_sheet_are_written(
@@ -166,8 +158,7 @@ def test_any_folder_reaches_the_configuration(folder: str, tmp_path: Path):
     (tmp_path / folder).mkdir()
     (override, other) = with_folder([path, "checkpoint=x"])
     assert other == "checkpoint=x"
-    with initialize_config_dir(str(CONF), version_base=None):
-        assert compose("embed", [override]).images == path
+    assert compose_file("embed", [override]).images == path
 
 
 def test_only_folders_are_taken_for_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -209,7 +200,7 @@ def test_mistakes_are_named(run_copy: RunFolder, tmp_path: Path):
 def test_command_embeds_a_folder(run_copy: RunFolder, tmp_path: Path):
     write_digits(tmp_path / "a=b, c", 12)
     command = [sys.executable, "-m", "mocosfl.embed", "a=b, c", f"checkpoint={run_copy.path}"]
-    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
     )

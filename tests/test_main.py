@@ -7,9 +7,7 @@ import sys
 from generated_pages.commands import command_line, find_commands
 
 from mocosfl.__main__ import COMMANDS, listing
-from mocosfl.config.hydra_setup import CONF
-
-ROOT = CONF.parent
+from tests.support.paths import ROOT
 
 
 def test_all_commands_are_listed_and_no_other():

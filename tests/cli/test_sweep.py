@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from mocosfl.cli.sweep import Outcome, Result, name_sweep, run_job
-from mocosfl.config.hydra_setup import CONF
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_metrics
 from mocosfl.training import run as training
 from mocosfl.training.callbacks.alarm import Alarm
 from tests.support.checkpoints import assert_same_results, read
-from tests.support.configurations import QUICK, Compose
+from tests.support.configurations import QUICK, Compose, composed_with_hydra
+from tests.support.paths import ROOT
 
-TRAIN = CONF.parent / "train.py"
+TRAIN = ROOT / "train.py"
 
 
 # ---- names
@@ -64,13 +62,6 @@ def test_sweep_whose_jobs_would_share_or_scatter_folders_is_refused(argument: st
 # ---- a job
 
 
-@pytest.fixture
-def finished_run(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of the quick run's folder, where `compose` has its runs."""
-    shutil.copytree(quick_run.path, tmp_path / "run")
-    return RunFolder(tmp_path / "run")
-
-
 def files_in(folder: RunFolder) -> dict[Path, int]:
     """Return what is in a folder, and when it was written."""
     return {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
@@ -82,15 +73,15 @@ def test_run_tells_that_it_has_finished(quick_run: RunFolder):
     assert 0 < finished["seconds"] < 300
 
 
-def test_finished_job_is_skipped_untouched(compose_quick: Compose, finished_run: RunFolder):
-    before = files_in(finished_run)
+def test_finished_job_is_skipped_untouched(compose_quick: Compose, run_copy: RunFolder):
+    before = files_in(run_copy)
     assert run_job(compose_quick([])) == Result(Outcome.skipped)
-    assert files_in(finished_run) == before
+    assert files_in(run_copy) == before
 
 
-def test_finished_is_looked_up_under_the_lock_too(compose_quick: Compose, finished_run: RunFolder):
+def test_finished_is_looked_up_under_the_lock_too(compose_quick: Compose, run_copy: RunFolder):
     """Another process may come to the end between the first look and the lock."""
-    assert training.train_unless_finished(compose_quick([]), finished_run) is None
+    assert training.train_unless_finished(compose_quick([]), run_copy) is None
 
 
 def test_job_that_is_interrupted_ends_the_sweep_and_goes_on_later_as_if_it_never_was(
@@ -163,34 +154,34 @@ def test_unexpected_failure_is_kept_with_its_traceback_until_the_next_start(
 
 
 def test_job_that_went_on_with_other_processes_is_still_its_sweeps(
-    compose_quick: Compose, finished_run: RunFolder
+    compose_quick: Compose, run_copy: RunFolder
 ):
-    recorded = finished_run.load_config()
+    recorded = run_copy.load_config()
     recorded.trainer.devices = 2
-    finished_run.save_config(recorded)
+    run_copy.save_config(recorded)
     assert run_job(compose_quick([])) == Result(Outcome.skipped)
 
 
 def test_job_stays_out_of_a_folder_with_other_settings(
-    compose_quick: Compose, finished_run: RunFolder, capsys: pytest.CaptureFixture[str]
+    compose_quick: Compose, run_copy: RunFolder, capsys: pytest.CaptureFixture[str]
 ):
-    before = files_in(finished_run)
+    before = files_in(run_copy)
     outcome, reason = run_job(compose_quick(["seed=5"]))
     assert outcome is Outcome.failed
     assert "holds a run with other settings" in reason
     assert reason in capsys.readouterr().err
-    assert files_in(finished_run) == before
+    assert files_in(run_copy) == before
 
 
 def test_job_stays_out_of_a_folder_whose_configuration_it_cannot_read(
-    compose_quick: Compose, finished_run: RunFolder
+    compose_quick: Compose, run_copy: RunFolder
 ):
-    finished_run.config.write_text("of_another_version: 1\n")
-    before = files_in(finished_run)
+    run_copy.config.write_text("of_another_version: 1\n")
+    before = files_in(run_copy)
     outcome, reason = run_job(compose_quick([]))
     assert outcome is Outcome.failed
     assert "not a configuration of this version" in reason
-    assert files_in(finished_run) == before
+    assert files_in(run_copy) == before
 
 
 def test_failed_job_that_is_resumed_by_hand_is_failed_no_more(
@@ -206,12 +197,12 @@ def test_failed_job_that_is_resumed_by_hand_is_failed_no_more(
 
 
 def test_start_that_is_refused_leaves_the_reason_of_the_failure_before_it(
-    compose_quick: Compose, finished_run: RunFolder
+    compose_quick: Compose, run_copy: RunFolder
 ):
-    finished_run.failed.write_text("RuntimeError: no such luck\n")
+    run_copy.failed.write_text("RuntimeError: no such luck\n")
     with pytest.raises(ValueError, match="holds a run already"):
-        training.train(compose_quick([]), finished_run, resume=False)
-    assert finished_run.failed.read_text() == "RuntimeError: no such luck\n"
+        training.train(compose_quick([]), run_copy, resume=False)
+    assert run_copy.failed.read_text() == "RuntimeError: no such luck\n"
 
 
 # ---- as processes of their own
@@ -322,15 +313,14 @@ def test_slurm_is_asked_for_what_the_file_says(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(submitit.AutoExecutor, "map_array", submit)
     overrides = ["launcher=submitit", "hydra.launcher.partition=big", f"output_dir={tmp_path}"]
-    with initialize_config_dir(str(CONF), version_base=None):
-        config = hydra_compose("config", overrides, return_hydra_config=True)
-        config.hydra.job.name = "train"
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=HydraContext(config_loader=None, callbacks=None),  # type: ignore[arg-type]
-            task_function=lambda config: None,
-            config=config,
-        )
-        launcher.launch([["seed=1"]], 0)
+    config = composed_with_hydra(overrides)
+    config.hydra.job.name = "train"
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(config_loader=None, callbacks=None),  # type: ignore[arg-type]
+        task_function=lambda config: None,
+        config=config,
+    )
+    launcher.launch([["seed=1"]], 0)
     lines = scripts[0].splitlines()
     for line in ("partition=big", "time=1440", "gpus-per-node=1", "cpus-per-task=8", "mem=32GB"):
         assert f"#SBATCH --{line}" in lines

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mocosfl.config.command_line import quote_choices
+from mocosfl.config.command_line import check_simulated, quote_choices
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,9 @@ from mocosfl.config.command_line import quote_choices
 )
 def test_numbers_that_name_a_choice_are_quoted_for_hydra(argument: str, quoted: str):
     assert quote_choices([argument]) == [quoted]
+
+
+def test_programs_that_simulate_refuse_the_server_s_keys() -> None:
+    assert check_simulated(["dataset=digits", "notes=edge.listen"])
+    with pytest.raises(ValueError, match=r"edge\.listen=1: this program simulates its clients"):
+        check_simulated(["dataset=digits", "edge.listen=1"])

@@ -1,23 +1,19 @@
 """What makes two runs one, and the folder of a job that follows from it."""
 
 import os
+from typing import cast
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from omegaconf import DictConfig
 
-from mocosfl.config.command_line import quote_choices
-from mocosfl.config.hydra_setup import CONF
-from mocosfl.config.identity import digest
+from mocosfl.config.identity import digest, move_data
 from mocosfl.runs.folder import RunFolder
-from tests.support.configurations import Compose, changed
+from tests.support.configurations import Compose, changed, composed_with_hydra
 
 
 def folder_of(*overrides: str) -> str:
     """Return the name of the folder of a job with these overrides."""
-    with initialize_config_dir(str(CONF), version_base=None):
-        config = hydra_compose("config", quote_choices(list(overrides)), return_hydra_config=True)
-        return str(config.hydra.sweep.subdir)
+    return str(composed_with_hydra(overrides).hydra.sweep.subdir)
 
 
 def test_job_folder_says_the_settings_and_ends_with_their_hash():
@@ -65,3 +61,16 @@ def test_saved_configuration_has_the_hash_of_the_composed_one(
     assert digest(composed) == digest(saved)  # type: ignore[arg-type]
     other = changed(saved, {"moco.temperature": 0.2})
     assert digest(composed) != digest(other)  # type: ignore[arg-type]
+
+
+def test_auxiliary_images_move_with_the_data(compose_quick: Compose):
+    expert = ["taressfl=expert", "dataset@taressfl.auxiliary=arrays", "data_dir=here"]
+    config = compose_quick([*expert, "taressfl.auxiliary.path=here/birds"])
+    assert config.taressfl.auxiliary is not None
+    digests = [digest(cast(DictConfig, config))]
+    move_data(config, "there")
+    assert (config.data_dir, config.taressfl.auxiliary.path) == ("there", "there/birds")
+    digests.append(digest(cast(DictConfig, config)))
+    config.taressfl.auxiliary.path = "elsewhere/birds"  # not below data_dir: another place
+    digests.append(digest(cast(DictConfig, config)))
+    assert digests[0] == digests[1] != digests[2]

@@ -33,9 +33,12 @@ def test_clients_files_are_the_published_rule_in_plain_values(compose: Compose, 
     ("num_clients", "batch_size", "syncs", "participation", "rounds"),
     [
         (1, 100, 10, 1, 200),
+        (5, 20, 10, 1, 200),
         (7, 14, 10, 1, 200),  # 1000 // 98
+        (20, 5, 10, 1, 200),
         (50, 2, 10, 1, 200),
         (51, 1, 19, 1, 200),
+        (100, 1, 10, 1, 200),
         (199, 1, 5, 1, 200),
         (200, 1, 5, 1 / 2, 400),
         (300, 1, 3, 1 / 3, 600),

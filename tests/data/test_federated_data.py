@@ -10,7 +10,7 @@ import torch
 from mocosfl.config.derived import num_rich_clients
 from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
-from tests.support.configurations import changed
+from tests.support.configurations import Compose, changed
 
 NUM_TRAINING = 1438  # of 1,797 digits, a fifth of each class being test images
 HELD_OUT = {"callbacks.knn_held_out_fraction": 0.1}
@@ -141,3 +141,24 @@ def test_missing_data_says_where_it_is_looked_for(tiny_config: Config):
     birds = {"dataset.name": "birds", "dataset.source": "image_folder", "dataset.path": "no/birds"}
     with pytest.raises(FileNotFoundError, match=r"dataset\.path=no/birds: no such folder"):
         FederatedData(changed(tiny_config, birds))
+
+
+@pytest.mark.parametrize("method", ["mocosfl", "monacosfl", "fl_moco"])
+def test_self_supervised_methods_are_never_given_labels(
+    method: str, compose_quick: Compose
+) -> None:
+    data = FederatedData(compose_quick([f"method={method}"]))
+    step = next(iter(data.step_loader(data.view_maker(torch.device("cpu")))))
+    assert step.labels is None
+    assert step.view2 is not None
+
+
+def test_supervised_methods_get_one_view_and_the_labels_of_its_images(
+    compose_quick: Compose,
+) -> None:
+    data = FederatedData(compose_quick(["method=sfl_supervised"]))
+    loader = data.step_loader(data.view_maker(torch.device("cpu")))
+    for step, indices in zip(loader, loader.first_indices(), strict=False):
+        assert step.view2 is None
+        assert step.labels is not None
+        assert step.labels.tolist() == data.dataset.train.labels[indices].tolist()

@@ -25,9 +25,10 @@ from PIL import Image
 from mocosfl.config.command_line import with_folder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_metrics
+from tests.support.configurations import composed_with_hydra
 from tests.support.document_script import RUN_FOLDER, Step
 from tests.support.documents import Block, arguments, read_blocks, shell_lines, spoken_commands
-from tests.support.experiments import TWO_STEPS, composed, jobs
+from tests.support.experiments import TWO_STEPS, jobs
 from tests.support.paths import ROOT
 from tests.support.picture_folders import write_digits
 
@@ -259,7 +260,7 @@ def check_command(line: str) -> None:
         asked = get_args_parser().parse_args(given)
         overrides = [o for o in asked.overrides if "..." not in o]
         overrides = jobs(overrides)[0] if asked.multirun else overrides  # of a sweep the first
-        composed(overrides, CONFIGURED[name])
+        composed_with_hydra(overrides, CONFIGURED[name])
         return
     module = importlib.import_module(name)
     if not given:  # the command's name, in a sentence
@@ -268,7 +269,7 @@ def check_command(line: str) -> None:
         module = importlib.import_module(f"{name}.__main__")
     chosen = module._parsed(given)
     if "overrides" in chosen:
-        composed(chosen.overrides)
+        composed_with_hydra(chosen.overrides)
 
 
 # Composing takes a third of a second.

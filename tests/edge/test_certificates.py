@@ -9,13 +9,13 @@ from cryptography import x509
 
 from mocosfl.edge.certificate_names import client_of, common_name
 from mocosfl.edge.certificates import main, make_certificates
-from mocosfl.edge.client import server_connection
 from mocosfl.edge.client.participation import take_part
 from mocosfl.edge.client.server_connection import GaveUp, ServerAddress
 from mocosfl.edge.credentials import read_credentials
 from tests.support.recording_head import RecordingHead
 from tests.support.scripted_server import Talk, run, serving
 
+pytestmark = pytest.mark.usefixtures("quick_retries")
 NAMES = ("localhost", "127.0.0.1", "::1", "lab.example")
 
 
@@ -31,11 +31,6 @@ def certificate(folder: Path) -> x509.Certificate:
 def folder(tmp_path: Path) -> Path:
     make(tmp_path / "certificates")
     return tmp_path / "certificates"
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_connection, "FIRST_WAIT_SECONDS", 0.02)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -13,7 +13,6 @@ from torch import nn
 
 import mocosfl
 from mocosfl.config.schema import Config
-from mocosfl.encoders import export_encoder as encoder_export
 from mocosfl.encoders import onnx_graph
 from mocosfl.encoders.export_encoder import ExportedEncoder, export_encoder
 from mocosfl.encoders.facts import EncoderFacts, encoder_facts_from_metadata
@@ -58,7 +57,7 @@ def export_made_up(
 ) -> ExportedEncoder:
     """Export the encoder of a configuration as if it were read from a checkpoint."""
     encoder = image_encoder(make_encoder(config))
-    monkeypatch.setattr(encoder_export, "load_encoder", lambda path, which: encoder)
+    monkeypatch.setattr("mocosfl.encoders.export_encoder.load_encoder", lambda path, which: encoder)
     return export_encoder(Path("made_up.ckpt"), folder, **more)
 
 
@@ -86,7 +85,9 @@ def test_an_encoder_that_is_not_torchs_is_not_kept(
         with pytest.raises(ValueError, match=r"encoder\.onnx: .* differ from torch's by .*nothing"):
             export_made_up(compose(SMALL), tmp_path, monkeypatch, formats=["onnx"])
     with monkeypatch.context() as broken:
-        broken.setattr(encoder_export, "read_encoder_file", lambda file: other_weights(compose))
+        broken.setattr(
+            "mocosfl.encoders.export_encoder.read_encoder_file", lambda file: other_weights(compose)
+        )
         with pytest.raises(ValueError, match=r"encoder\.safetensors: .*differ from torch's by"):
             export_made_up(compose(SMALL), tmp_path, monkeypatch, formats=["safetensors"])
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import mocosfl
-from mocosfl.config.hydra_setup import CONF
 from mocosfl.data.image_folder import decode_picture
 from mocosfl.encoders.facts import encoder_facts_from_metadata
 from mocosfl.encoders.image_encoder import ImageEncoder, image_encoder
@@ -24,6 +23,7 @@ from mocosfl.runs.checkpoint import read_encoder
 from mocosfl.runs.folder import RunFolder
 from tests.support.configurations import Compose
 from tests.support.exported_heads import make_encoder
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_loading_leaves_the_callers_random_numbers_alone(quick_run: RunFolder, e
 
 def test_the_package_is_imported_without_torch():
     code = "import sys, mocosfl; assert not {'torch', 'numpy'} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     with pytest.raises(AttributeError, match="has no attribute 'load_encoders'"):
         mocosfl.load_encoders  # type: ignore[attr-defined]  # noqa: B018
 

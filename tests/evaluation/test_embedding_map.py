@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.hydra_setup import compose_file
 from mocosfl.config.probe import ProbeConfig
 from mocosfl.evaluation.embedding_map import EmbeddingMap, map_features, write_map
 from mocosfl.evaluation.probes import LabelledFeatures
@@ -25,8 +24,7 @@ def _three_classes(number: int) -> LabelledFeatures:
 
 
 def _probe_config(*overrides: str) -> ProbeConfig:
-    with initialize_config_dir(str(CONF), version_base=None):
-        return compose("linear_probe", ["checkpoint=x", *overrides])  # type: ignore[return-value]
+    return compose_file("linear_probe", ["checkpoint=x", *overrides])  # type: ignore[return-value]
 
 
 def test_images_of_one_class_lie_together():

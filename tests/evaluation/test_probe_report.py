@@ -1,14 +1,15 @@
+"""The probes' report holds what was measured on the frozen encoder, in words and in files."""
+
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.hydra_setup import compose_file
 from mocosfl.config.probe import ProbeConfig
-from mocosfl.evaluation import probe_report as report_module
+from mocosfl.evaluation import probe_report
 from mocosfl.evaluation.probe_report import (
     ProbeReport,
     accuracies_by_name,
@@ -29,8 +30,7 @@ NAMES = ["linear", "semi-supervised 10 %", "semi-supervised 1 %"]
 def probe_config() -> Any:
     overrides = ["checkpoint=x", f"num_epochs={EPOCHS}", "hidden_dim=16", "knn_num_neighbors=10",
                  "accelerator=cpu", "embedding_map_images=20"]  # fmt: skip
-    with initialize_config_dir(str(CONF), version_base=None):
-        return compose("linear_probe", overrides)
+    return compose_file("linear_probe", overrides)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def test_encoder_that_changes_meanwhile_is_noticed(
     quick_run: RunFolder, probe_config: ProbeConfig, monkeypatch: pytest.MonkeyPatch
 ):
     encoder = read_encoder(quick_run.last)
-    good = report_module.linear_probe
+    good = probe_report.linear_probe
 
     def meddling(*args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
             next(iter(encoder.network.parameters())).view(-1)[0] += 1e-3
         return good(*args, **kwargs)
 
-    monkeypatch.setattr(report_module, "linear_probe", meddling)
+    monkeypatch.setattr(probe_report, "linear_probe", meddling)
     with pytest.raises(AssertionError, match="the frozen encoder changed"):
         probe_encoder(encoder, dataset_of(encoder, None), probe_config)
 

@@ -1,13 +1,11 @@
 """Probes at the end of a run."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mocosfl.evaluation import probe_run as run_probes
 from mocosfl.evaluation.probe_report import ProbeReport
 from mocosfl.evaluation.probe_run import EMBEDDING_MAP, default_probe_config, log_probes, probe_run
 from mocosfl.runs.folder import RunFolder
@@ -19,7 +17,7 @@ from tests.support.configurations import Compose
 def short_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = default_probe_config()
     settings.num_epochs, settings.embedding_map_images = 2, 10
-    monkeypatch.setattr(run_probes, "default_probe_config", lambda: settings)
+    monkeypatch.setattr("mocosfl.evaluation.probe_run.default_probe_config", lambda: settings)
 
 
 def test_defaults_are_those_of_the_command():
@@ -43,13 +41,9 @@ def test_run_does_not_probe_unless_asked_for(quick_run: RunFolder):
     assert not quick_run.probe.exists()
 
 
-def test_neighbours_are_as_many_as_the_monitors_and_noted(
-    quick_run: RunFolder, tmp_path: Path, short_probes: None
-):
-    folder = RunFolder(tmp_path / "copy")
-    shutil.copytree(quick_run.path, folder.path)
-    probe_run(folder, folder.load_config())
-    settings = json.loads((folder.probe / "results.json").read_text())["settings"]
+def test_neighbours_are_as_many_as_the_monitors_and_noted(run_copy: RunFolder, short_probes: None):
+    probe_run(run_copy, run_copy.load_config())
+    settings = json.loads((run_copy.probe / "results.json").read_text())["settings"]
     assert settings["knn_num_neighbors"] == 5
     assert settings["label_fractions"] == [0.1, 0.01]
 
@@ -79,7 +73,9 @@ def test_wandb_is_shown_the_map_where_the_probe_has_drawn_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compose_quick: Compose
 ):
     shown: list[Any] = []
-    monkeypatch.setattr(run_probes, "log_to_wandb", lambda *given: shown.append(given))
+    monkeypatch.setattr(
+        "mocosfl.evaluation.probe_run.log_to_wandb", lambda *given: shown.append(given)
+    )
     found = {"linear": {"per_class": {"cat": 0.5, "dog": None}}}
     (tmp_path / "results.json").write_text(json.dumps({"probes": found}))
     report = ProbeReport(0.25, [], 0.0, 0.0, "", None, 0.0, {})

@@ -1,16 +1,10 @@
-"""Learning rates at hand-computed rounds, and the published rule for the number of clients."""
+"""Learning rates at hand-computed rounds."""
 
 import math
 from typing import Any
 
 import pytest
 
-from mocosfl.config.published import (
-    published_batch_size,
-    published_participation,
-    published_rounds,
-    published_syncs_per_round,
-)
 from mocosfl.federation.optimizer import OptimizerSettings, published_client_factor, round_factor
 from mocosfl.training.module import MocoSFL
 from tests.support.small_federation import make_federation, make_split
@@ -116,27 +110,3 @@ def test_step_schedule_decays_each_side_by_its_own_factor() -> None:
 
 def test_frozen_heads_leave_one_schedule() -> None:
     assert learning_rates(26, client_lr=0.0)[25] == pytest.approx((0.03,))
-
-
-@pytest.mark.parametrize(
-    ("num_clients", "batch_size", "syncs", "pool", "rounds"),
-    [
-        (5, 20, 10, 5, 200),
-        (20, 5, 10, 20, 200),
-        (50, 2, 10, 50, 200),
-        (51, 1, 19, 51, 200),
-        (100, 1, 10, 100, 200),
-        (199, 1, 5, 199, 200),
-        (200, 1, 5, 100, 400),
-        (300, 1, 3, 100, 600),
-        (1000, 1, 1, 100, 2000),
-        (5000, 1, 1, 100, 10_000),
-    ],
-)
-def test_published_rule(
-    num_clients: int, batch_size: int, syncs: int, pool: int, rounds: int
-) -> None:
-    assert published_batch_size(num_clients) == batch_size
-    assert published_syncs_per_round(num_clients) == syncs
-    assert round(num_clients * published_participation(num_clients)) == pool
-    assert published_rounds(num_clients, 200) == rounds

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mocosfl.data.federated_data import FederatedData
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import SupervisedServer
 from mocosfl.models.projector import Projector
-from tests.support.configurations import Compose
 from tests.support.small_federation import TAU, make_sgd, make_split, make_step, make_views
 
 NUM_CLIENTS, BATCH, NUM_CLASSES = 3, 2, 4
@@ -80,24 +78,3 @@ def test_split_supervised_training_equals_a_loop_over_clients() -> None:
 
 def test_uniform_loss_is_that_of_a_guess_among_the_classes() -> None:
     assert make_supervised().server.uniform_loss == pytest.approx(1.3862943611)  # ln 4
-
-
-@pytest.mark.parametrize("method", ["mocosfl", "monacosfl", "fl_moco"])
-def test_self_supervised_methods_are_never_given_labels(
-    method: str, compose_quick: Compose
-) -> None:
-    data = FederatedData(compose_quick([f"method={method}"]))
-    step = next(iter(data.step_loader(data.view_maker(torch.device("cpu")))))
-    assert step.labels is None
-    assert step.view2 is not None
-
-
-def test_supervised_methods_get_one_view_and_the_labels_of_its_images(
-    compose_quick: Compose,
-) -> None:
-    data = FederatedData(compose_quick(["method=sfl_supervised"]))
-    loader = data.step_loader(data.view_maker(torch.device("cpu")))
-    for step, indices in zip(loader, loader.first_indices(), strict=False):
-        assert step.view2 is None
-        assert step.labels is not None
-        assert step.labels.tolist() == data.dataset.train.labels[indices].tolist()

@@ -1,24 +1,18 @@
 """Whole networks on the clients: federated averaging of MoCo, and MoCo on one machine."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from mocosfl.federation.build import build_federation
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import Server
 from mocosfl.federation.step_input import ClientGroup, Step
 from mocosfl.models.projector import Projector
 from mocosfl.models.whole_network import WholeNetwork
-from mocosfl.runs.checkpoint import read_encoder
-from mocosfl.runs.folder import RunFolder
-from mocosfl.training.run import train
-from tests.support.configurations import Compose
 from tests.support.reference_local import LocalClient, federated_average
 from tests.support.small_federation import (
     DIM,
@@ -138,22 +132,3 @@ def test_encoder_ends_before_the_projector() -> None:
     split = make_split(cut_layer=None)
     image = make_views(0, 1, 2)[0][0]
     torch.testing.assert_close(federation.encoder()(image), split.trunk(split.head(image)))
-
-
-@pytest.mark.parametrize(
-    "method", ["fl_moco", "central_moco", "sfl_supervised", "central_supervised"]
-)
-def test_baseline_trains_and_its_checkpoint_gives_the_encoder_back(
-    method: str, compose_quick: Compose, tmp_path: Any
-) -> None:
-    central = method.startswith("central")
-    number = ["clients.num_clients=1", "clients.participation=1.0"] if central else []
-    config = compose_quick([f"method={method}", *number, "trainer.max_steps=4"])
-    folder = RunFolder(tmp_path / "run")
-    module = train(config, folder, resume=False)
-    trained, fresh = module.federation.encoder().eval(), build_federation(config).encoder().eval()
-    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    loaded = read_encoder(folder.last)
-    with torch.no_grad():
-        torch.testing.assert_close(loaded.network(images), trained(images))
-        assert not torch.allclose(fresh(images), trained(images))

@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from mocosfl.overhead import memory
-from mocosfl.overhead import one_client as client_memory
+from mocosfl.overhead import memory, one_client
 from mocosfl.overhead.memory import count_memory, measure_memory
 from mocosfl.overhead.network import build_network
 from tests.support.configurations import Compose
@@ -83,7 +82,7 @@ def test_no_figure_where_the_process_fails_or_hangs(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not client_memory.available(), reason="needs Linux's /proc")
+@pytest.mark.skipif(not one_client.available(), reason="needs Linux's /proc")
 def test_measured_peak_covers_what_was_counted(compose: Compose):
     # Large enough (20 MB of activations) to stand out from what the libraries take.
     config = compose(["dataset=cifar10"])
@@ -107,11 +106,11 @@ def test_measured_peak_covers_what_was_counted(compose: Compose):
     ids=str,
 )
 def test_steps_of_a_client_run(compose: Compose, overrides: list[str]):
-    client_memory.run_steps(compose(["dataset=digits", "backbone.width=4", *overrides]), 2)
+    one_client.run_steps(compose(["dataset=digits", "backbone.width=4", *overrides]), 2)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not client_memory.available(), reason="needs Linux's /proc")
+@pytest.mark.skipif(not one_client.available(), reason="needs Linux's /proc")
 def test_peak_is_that_since_the_last_reset():
     code = (
         "from mocosfl.overhead.one_client import peak, reset_peak; "

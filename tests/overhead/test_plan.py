@@ -14,6 +14,7 @@ from mocosfl.federation.optimizer import make_optimizer
 from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe_plan
 from tests.support.configurations import Compose, changed
+from tests.support.edge_federation import with_edge
 from tests.support.small_federation import make_step
 
 HEAD = 3 * 64 * 3 * 3 + 2 * 64  # the stem's convolution and its GroupNorm: 1,856
@@ -237,3 +238,20 @@ def test_rich_clients_bring_their_share_of_the_rows(compose: Compose):
 def test_partition_is_described(compose: Compose, overrides: list[str], text: str):
     config = compose(["dataset=cifar10", *overrides])
     assert text in describe_plan(config, make_plan(config, np.full(100, 500)))
+
+
+def test_plan_tells_who_is_remote(compose_quick: Compose) -> None:
+    config = with_edge(compose_quick([]), num_remote=3, precision="int8")
+    counts = np.full(100, 14)
+    text = describe_plan(config, make_plan(config, counts))
+    assert "3 remote clients, 97 simulated" in text
+    assert "in the clear, smashed data in int8" in text
+    assert "edge  " not in describe_plan(compose_quick([]), make_plan(compose_quick([]), counts))
+
+
+def test_plan_tells_the_clients_of_each_process(compose: Compose):
+    config = compose(["clients=5", "trainer.devices=2"])
+    text = describe_plan(config, make_plan(config, np.full(5, 100)))
+    assert "processes        2, each with 2 or 3 clients of the pool" in text
+    config.trainer.devices = 1
+    assert "processes" not in describe_plan(config, make_plan(config, np.full(5, 100)))

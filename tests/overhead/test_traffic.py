@@ -19,10 +19,11 @@ from mocosfl.overhead.network import build_network, num_values
 from mocosfl.overhead.summary import compute_bytes, compute_overhead, paper_megabytes
 from mocosfl.overhead.traffic import Rates, Shares, present_fraction, rates, shares_of, traffic
 from mocosfl.runs.folder import RunFolder
-from mocosfl.training import fit as fitting
-from mocosfl.training import run as training
+from mocosfl.training import fit
 from mocosfl.training.module import MocoSFL
+from mocosfl.training.run import train
 from tests.support.configurations import Compose, changed
+from tests.support.edge_federation import with_edge
 
 HEAD = 3 * 64 * 3 * 3 + 2 * 64
 LATENT = 64 * 32 * 32
@@ -216,16 +217,16 @@ def test_true_bytes_are_those_of_the_tensors_that_cross_the_cut(
 ):
     # 8 of 21 steps: a round of 7 with syncs after steps 3, 6 and 7, and a step of the next.
     config = compose_quick([*overrides, "trainer.max_steps=8", "callbacks.knn_every_rounds=0"])
-    crossing, build = Crossing(), fitting.build_run
+    crossing, build = Crossing(), fit.build_run
 
     def build_watched(*args: Any, **more: Any) -> MocoSFL:
         module = build(*args, **more)
         crossing.watch(module)
         return module
 
-    monkeypatch.setattr(fitting, "build_run", build_watched)
+    monkeypatch.setattr(fit, "build_run", build_watched)
     folder = RunFolder(Path(config.run_dir))
-    training.train(config, folder, resume=False)
+    train(config, folder, resume=False)
     mean = json.loads(folder.overhead.read_text())["mean_client"]
     num_clients = config.clients.num_clients
     assert crossing.up == pytest.approx(num_clients * mean["up_bytes"])
@@ -236,3 +237,14 @@ def test_true_bytes_are_those_of_the_tensors_that_cross_the_cut(
 def test_changed_learning_rate_leaves_the_bytes_alone(compose: Compose):
     slow = changed(compose(["dataset=cifar10"]), {"optimizer.client_lr": 1e-6})
     assert rates_of(slow) == rates_of(compose(["dataset=cifar10"]))
+
+
+@pytest.mark.parametrize(("precision", "num_bytes"), [("fp32", 4), ("fp16", 2), ("int8", 1)])
+def test_prediction_counts_the_wire_s_precision(
+    compose_quick: Compose, precision: str, num_bytes: int
+) -> None:
+    config = with_edge(compose_quick([]), precision=precision)
+    rate = rates(config, build_network(config), 2)
+    smashed = 2 * 4 * 16 * 16  # images x channels x height x width
+    assert (rate.step_up, rate.step_down) == (2 * smashed * num_bytes, smashed * num_bytes)
+    assert rate.sync == 116 * 4  # weights are fp32 whatever the wire's precision

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -44,12 +43,6 @@ def _page(folder: Path) -> str:
     return (folder / "report.html").read_text()
 
 
-@pytest.fixture
-def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    shutil.copytree(quick_run.path, tmp_path / "trained")
-    return RunFolder(tmp_path / "trained")
-
-
 def test_page_of_a_run_holds_all_that_the_run_has_written(run_copy: RunFolder):
     add_evaluations(run_copy)
     page = _page(run_copy.path)
@@ -77,8 +70,8 @@ def test_what_is_missing_is_named_with_its_command(
     run_copy.finished.unlink()
     text = Elements(_page(run_copy.path)).text
     for command in (
-        "python linear_probe.py checkpoint=trained", "python -m mocosfl.attack checkpoint=trained",
-        "python train.py resume=trained",
+        "python linear_probe.py checkpoint=run", "python -m mocosfl.attack checkpoint=run",
+        "python train.py resume=run",
     ):  # fmt: skip
         assert command in text
     assert "callbacks.pictures=false" in text

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,6 @@ from mocosfl.report.paths_in_words import shown_words
 from mocosfl.runs.folder import RunFolder
 from tests.support.configurations import changed
 from tests.support.written_runs import add_evaluations
-
-
-@pytest.fixture
-def run_copy(quick_run: RunFolder, tmp_path: Path) -> RunFolder:
-    shutil.copytree(quick_run.path, tmp_path / "a run")
-    return RunFolder(tmp_path / "a run")
 
 
 def _written(folder: Path) -> str:
@@ -72,8 +65,9 @@ def test_configuration_of_another_version_is_told_without_its_place(
 def test_commands_can_be_pasted(run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(run_copy.path.parent)
     run_copy.finished.unlink()
-    main([str(run_copy.path)])
-    codes = re.findall("<code>(.*?)</code>", run_copy.path.joinpath("report.html").read_text())
+    folder = run_copy.path.rename(run_copy.path.with_name("a run"))
+    main([str(folder)])
+    codes = re.findall("<code>(.*?)</code>", folder.joinpath("report.html").read_text())
     words = [shlex.split(unescape(code)) for code in codes]
     assert {tuple(command[-1:]) for command in words} == {
         ("resume=a run",), ("checkpoint=a run",),

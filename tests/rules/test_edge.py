@@ -1,33 +1,14 @@
-"""Rules, plan and traffic of a networked federation, and how it is resumed."""
+"""Rules of a networked federation: each is told by its key."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 
-from mocosfl.cli.train import run
-from mocosfl.config.command_line import check_simulated
-from mocosfl.config.hydra_setup import CONF, composed
-from mocosfl.config.schema import Config
-from mocosfl.edge.server.client_settings import make_remote_clients
-from mocosfl.edge.server.networked_deployment import NetworkedDeployment
-from mocosfl.overhead.network import build_network
-from mocosfl.overhead.plan import make_plan
-from mocosfl.overhead.plan_in_words import describe_plan
-from mocosfl.overhead.traffic import rates
+from mocosfl.config.hydra_setup import compose_file
 from mocosfl.rules.edge import parse_address
 from mocosfl.rules.validate import validate
-from mocosfl.runs.folder import RunFolder
-from mocosfl.training.deployment import SIMULATION
-from mocosfl.training.run import train
+from tests.support.configurations import Compose
 from tests.support.edge_federation import with_edge
-
-Compose = Callable[[Sequence[str]], Config]
 
 # What breaks a rule -> the words of its message that must come.
 BROKEN: list[tuple[list[str], dict[str, Any], str]] = [
@@ -88,88 +69,6 @@ def test_loopback_is_known_by_its_address() -> None:
 
 
 def test_server_s_configuration_composes_and_is_sound() -> None:
-    with initialize_config_dir(str(CONF), version_base=None):
-        config: Any = hydra_compose("edge_server", ["run_dir=none"])
+    config: Any = compose_file("edge_server", ["run_dir=none"])
     validate(config)
     assert config.edge.num_remote is None
-
-
-def test_plan_tells_who_is_remote(compose_quick: Compose) -> None:
-    config = with_edge(compose_quick([]), num_remote=3, precision="int8")
-    counts = np.full(100, 14)
-    text = describe_plan(config, make_plan(config, counts))
-    assert "3 remote clients, 97 simulated" in text
-    assert "in the clear, smashed data in int8" in text
-    assert "edge  " not in describe_plan(compose_quick([]), make_plan(compose_quick([]), counts))
-
-
-@pytest.mark.parametrize(("precision", "num_bytes"), [("fp32", 4), ("fp16", 2), ("int8", 1)])
-def test_prediction_counts_the_wire_s_precision(
-    compose_quick: Compose, precision: str, num_bytes: int
-) -> None:
-    config = with_edge(compose_quick([]), precision=precision)
-    rate = rates(config, build_network(config), 2)
-    smashed = 2 * 4 * 16 * 16  # images x channels x height x width
-    assert (rate.step_up, rate.step_down) == (2 * smashed * num_bytes, smashed * num_bytes)
-    assert rate.sync == 116 * 4  # weights are fp32 whatever the wire's precision
-
-
-def test_step_that_no_message_can_hold_is_refused(compose_quick: Compose) -> None:
-    config = with_edge(compose_quick(["clients.batch_size=8192"]))
-    with pytest.raises(ValueError, match=r"clients\.batch_size=8192: the smashed data of a step"):
-        make_remote_clients(config, build_network(config).client, 7)
-
-
-def test_networked_run_is_not_resumed_as_a_simulation(
-    compose_quick: Compose,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("mocosfl.cli.train.in_sweep", lambda: False)
-    overrides = SimpleNamespace(overrides=SimpleNamespace(task=[f"resume={tmp_path}"]))
-    monkeypatch.setattr("mocosfl.cli.train.HydraConfig", SimpleNamespace(get=lambda: overrides))
-    RunFolder(tmp_path).save_config(with_edge(compose_quick([])))
-    config = compose_quick([])
-    config.resume = str(tmp_path)
-    with pytest.raises(SystemExit):
-        run(config)
-    assert f"python -m mocosfl.edge.server resume={tmp_path}" in capsys.readouterr().err
-
-
-def test_run_is_trained_by_the_program_of_its_clients_alone(
-    compose_quick: Compose, tmp_path: Path
-) -> None:
-    networked, simulated = with_edge(compose_quick([])), compose_quick([])
-    folder = RunFolder(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"other machines; train it with python -m mocosfl\.edge"):
-        train(networked, folder, resume=False)
-    with pytest.raises(ValueError, match=r"no remote clients; train it with train\.py"):
-        train(simulated, folder, resume=False, deployment=NetworkedDeployment())
-    assert not folder.config.exists()
-    SIMULATION.check_resumed(simulated, "here")
-    NetworkedDeployment().check_resumed(networked, "here")
-    with pytest.raises(ValueError, match=r"resume=here: its clients are simulated.* train\.py"):
-        NetworkedDeployment().check_resumed(simulated, "here")
-
-
-def test_missing_certificates_are_told_before_anything_is_written(
-    compose_quick: Compose, tmp_path: Path
-) -> None:
-    config = with_edge(compose_quick([]), certificates=str(tmp_path / "nowhere"))
-    folder = RunFolder(Path(config.run_dir))
-    with pytest.raises(FileNotFoundError, match=r"edge\.certificates=.*nowhere: no ca\.pem there"):
-        train(config, folder, resume=False, deployment=NetworkedDeployment())
-    assert not folder.config.exists()
-
-
-def test_programs_that_simulate_refuse_the_server_s_keys() -> None:
-    assert check_simulated(["dataset=digits", "notes=edge.listen"])
-    with pytest.raises(ValueError, match=r"edge\.listen=1: this program simulates its clients"):
-        check_simulated(["dataset=digits", "edge.listen=1"])
-
-
-def test_overhead_and_dealing_take_the_server_s_keys() -> None:
-    config = composed(["run_dir=none", "edge.precision=int8", "edge.num_remote=2"])
-    assert config.edge is not None and config.edge.precision == "int8"
-    assert composed(["run_dir=none"]).edge is None

@@ -24,13 +24,23 @@ def test_gpu_and_compiler_are_the_machine_s_and_not_the_configuration_s(
     assert compiler.startswith("trainer.compile=true: torch.compile needs a C++ compiler")
 
 
-def test_unknown_name_is_reported_alone(compose: Compose) -> None:
-    """What follows from a method that is not known is not known either."""
-    config = compose(["clients=100", "seed=-1"])
-    config.method.name = "fedavg"
+def test_more_processes_than_gpus_are_refused(compose: Compose, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    config = compose(["clients=100", "trainer=ddp"])
     with pytest.raises(ValueError) as error:
-        validate(config)
-    assert str(error.value) == (
-        "method.name=fedavg: unknown; choose one of mocosfl, monacosfl, fl_moco, central_moco, "
-        "sfl_supervised, central_supervised"
-    )
+        check_machine(config)
+    assert str(error.value).splitlines() == [
+        "trainer.devices=2: a process needs a GPU of its own, and there are 1; use at most that "
+        "many, or trainer.accelerator=cpu"
+    ]
+    config.trainer.accelerator = "cpu"
+    check_machine(config)
+
+
+def test_without_a_compiler_a_compiled_run_is_refused(
+    compose_quick: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match=r"trainer.compile=true: .* no-such-compiler is not on"):
+        check_machine(compose_quick(["trainer.compile=true"]))

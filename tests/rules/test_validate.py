@@ -407,3 +407,20 @@ def test_validation_changes_nothing(compose: Compose, values: dict[str, Any]):
     except ValueError:
         assert values
     assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(before)  # interpolations too
+
+
+def test_compile_modes_are_those_of_torch(compose_quick: Compose) -> None:
+    with pytest.raises(ValueError, match=r"trainer.compile_mode=fastest: unknown; choose one of"):
+        validate(compose_quick(["trainer.compile_mode=fastest"]))
+
+
+def test_unknown_name_is_reported_alone(compose: Compose) -> None:
+    """What follows from a method that is not known is not known either."""
+    config = compose(["clients=100", "seed=-1"])
+    config.method.name = "fedavg"
+    with pytest.raises(ValueError) as error:
+        validate(config)
+    assert str(error.value) == (
+        "method.name=fedavg: unknown; choose one of mocosfl, monacosfl, fl_moco, central_moco, "
+        "sfl_supervised, central_supervised"
+    )

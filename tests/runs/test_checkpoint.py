@@ -1,3 +1,5 @@
+"""A checkpoint gives back the encoder that was trained; a file that does not fit is refused."""
+
 import shutil
 from pathlib import Path
 from typing import Any
@@ -5,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from mocosfl.federation.build import build_federation
 from mocosfl.runs import checkpoint_content as names
 from mocosfl.runs.checkpoint import (
     check_same_run,
@@ -16,7 +19,7 @@ from mocosfl.runs.checkpoint import (
 )
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.build import build_module
-from mocosfl.training.initial_weights import fresh_encoder
+from mocosfl.training.run import train
 from tests.support.configurations import Compose, changed
 
 
@@ -57,16 +60,6 @@ def test_encoder_of_clients_that_differ_has_their_mean_as_its_head(
         expected = module.federation.encoder().eval()(images)
         torch.testing.assert_close(network(images), expected)
     assert fingerprint(network) != fingerprint(read_encoder(quick_run.last).network)
-
-
-def test_fresh_encoder_is_what_the_run_starts_from(compose_quick: Compose, images: torch.Tensor):
-    config = compose_quick([])
-    encoder = fresh_encoder(config)
-    start = build_module(config, steps_per_round=7).federation.encoder().eval()
-    assert torch.equal(encoder.network(images), start(images))
-    assert (encoder.step, encoder.source) == (0, "untrained")
-    other = fresh_encoder(changed(config, {"seed": 5}))
-    assert fingerprint(other.network) != fingerprint(encoder.network)
 
 
 def test_fingerprint_changes_with_a_single_weight_and_with_nothing_else(quick_run: RunFolder):
@@ -159,3 +152,22 @@ def test_page_of_names_lists_all_that_a_checkpoint_holds(quick_run: RunFolder):
     assert names.BANK not in best[names.STATE]
     left_out = {names.OPTIMIZERS, names.CALLBACKS, names.SAVING, names.EDGE}
     assert left_out & best.keys() == set()
+
+
+@pytest.mark.parametrize(
+    "method", ["fl_moco", "central_moco", "sfl_supervised", "central_supervised"]
+)
+def test_baseline_trains_and_its_checkpoint_gives_the_encoder_back(
+    method: str, compose_quick: Compose, tmp_path: Any
+) -> None:
+    central = method.startswith("central")
+    number = ["clients.num_clients=1", "clients.participation=1.0"] if central else []
+    config = compose_quick([f"method={method}", *number, "trainer.max_steps=4"])
+    folder = RunFolder(tmp_path / "run")
+    module = train(config, folder, resume=False)
+    trained, fresh = module.federation.encoder().eval(), build_federation(config).encoder().eval()
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    loaded = read_encoder(folder.last)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.network(images), trained(images))
+        assert not torch.allclose(fresh(images), trained(images))

@@ -4,11 +4,10 @@ import copy
 from functools import lru_cache
 from typing import cast
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from mocosfl.config.attack import AttackConfig
-from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.hydra_setup import compose_file
 
 QUICK_ATTACK = (
     "accelerator=cpu",
@@ -25,8 +24,7 @@ QUICK_ATTACK = (
 @lru_cache
 def cached_attack(overrides: tuple[str, ...]) -> DictConfig:
     """Compose `python -m mocosfl.attack <overrides>` once; copy it to change it."""
-    with initialize_config_dir(str(CONF), version_base=None):
-        return compose("attack", list(overrides))
+    return compose_file("attack", overrides)
 
 
 def settings(*overrides: str) -> AttackConfig:

@@ -9,7 +9,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from mocosfl.config.command_line import quote_choices
-from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.hydra_setup import CONF, compose_file
 from mocosfl.config.schema import Config
 
 Compose = Callable[[Sequence[str]], Config]
@@ -46,8 +46,13 @@ STEPS, STEPS_PER_ROUND = 21, 7  # of the quick run, which saves every 2 steps
 @lru_cache
 def cached_config(overrides: tuple[str, ...]) -> DictConfig:
     """Compose `python train.py <overrides>`, which takes 0.2 s, once; copy it to change it."""
-    with initialize_config_dir(str(CONF), version_base=None):
-        return hydra_compose("config", quote_choices(list(overrides)))
+    return compose_file("config", overrides)
+
+
+def composed_with_hydra(overrides: Sequence[str], name: str = "config") -> DictConfig:
+    """Compose a program's configuration with that of Hydra, which has the folders of runs."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose(name, quote_choices(list(overrides)), return_hydra_config=True)
 
 
 def changed(config: Config, values: Mapping[str, Any]) -> Config:
@@ -77,3 +82,5 @@ EXPERT = [
     "callbacks.collapse_min_std=0",  # so small a network starts with hardly any spread
 ]
 """Overrides of an expert's training for 9 steps."""
+ONLINE = ["split=cut1_c4s2", "taressfl.decoder=plain", "taressfl.target_ssim=0.0"]
+"""Further overrides of `taressfl=online` for so small a network."""

@@ -1,4 +1,4 @@
-"""Remote clients without a network: the heads of `TrainingHead` behind the calls of the remote."""
+"""Remote clients without a network: `TrainingHead`s behind the calls of `RemoteClients`."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -18,7 +18,7 @@ from mocosfl.edge.server.networked_deployment import NetworkedDeployment
 from mocosfl.training.deployment import SIMULATION, Deployment
 from tests.support.paths import ROOT
 
-SESSIONS = Path(__file__).with_name("edge_sessions_script.py")
+CLIENTS_SCRIPT = Path(__file__).with_name("edge_clients_script.py")
 
 EDGE = {
     "listen": "127.0.0.1:0",
@@ -71,7 +71,7 @@ def deal(config: Config, folder: Path) -> Path:
     return folder
 
 
-def start_sessions(
+def start_clients(
     folder: Path,
     address: str,
     clients: Sequence[int],
@@ -82,7 +82,7 @@ def start_sessions(
     give_up_after: float | None = 60,
     **script: Any,
 ) -> "subprocess.Popen[str]":
-    """Start one process with a session for each client; `script`: see edge_sessions_script.py."""
+    """Start one process for all of these clients; `script`: see edge_clients_script.py."""
     job = {
         "address": address,
         "certificates": None if certificates is None else str(certificates),
@@ -103,7 +103,7 @@ def start_sessions(
     path.write_text(json.dumps(job))
     with (folder / f"clients_{number}.log").open("w") as log:
         return subprocess.Popen(
-            [sys.executable, str(SESSIONS), str(path)],
+            [sys.executable, str(CLIENTS_SCRIPT), str(path)],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -113,7 +113,7 @@ def start_sessions(
 
 
 def tallies(process: "subprocess.Popen[str]", seconds: float = 60) -> dict[int, dict[str, Any]]:
-    """Wait for a process of sessions to end well, and return what each did."""
+    """Wait for a process of clients to end well, and return what each did."""
     out, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0
     return {tally["client"]: tally for tally in map(json.loads, out.splitlines())}

@@ -14,7 +14,7 @@ from mocosfl.edge.certificates import make_certificates
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_metrics
 from tests.support.configurations import QUICK
-from tests.support.edge_federation import deal, free_port, start_sessions
+from tests.support.edge_federation import deal, free_port, start_clients
 from tests.support.edge_streams import wait_until
 from tests.support.paths import ROOT
 
@@ -74,7 +74,7 @@ class Machines:
     def start_clients(self, *clients: int, **script: Any) -> "subprocess.Popen[str]":
         """Start one process for some clients."""
         certificates = None if self.certificates is None else self.certificates / "clients"
-        process = start_sessions(
+        process = start_clients(
             self.folder / "clients",
             self.address,
             clients,

@@ -1,4 +1,4 @@
-"""A remote in the test's process, and clients on real streams that do as a test says; no torch."""
+"""`RemoteClients` in this process, and clients on real streams that do as a test says; no torch."""
 
 import queue
 import threading
@@ -167,7 +167,7 @@ class GoodClient(Stream):
 
 
 class OpenRemoteClients(RemoteClients):
-    """A remote and where the run stands; the test plays the training."""
+    """`RemoteClients` and where the run stands; the test plays the training."""
 
     head_step = 0
 
@@ -218,7 +218,7 @@ def open_remote_clients(
     step: int = 0,
     **changes: Any,
 ) -> Iterator[OpenRemoteClients]:
-    """Listen with a remote for clients 0 .. num_clients - 1; `changes` are of `edge`."""
+    """Listen for clients 0 .. num_clients - 1; `changes` are of `edge`."""
     own = expectation() if expected is None else expected
     values = {"start_wait_seconds": 0.0, "step_deadline_seconds": 20.0, **changes}
     remote = OpenRemoteClients(

@@ -1,3 +1,5 @@
+"""OmegaConf's own part of an error message is left out, and nothing else."""
+
 from collections.abc import Iterator
 
 import pytest

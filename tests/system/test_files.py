@@ -1,3 +1,5 @@
+"""A file is replaced as a whole or not at all, whatever breaks in between."""
+
 import os
 import signal
 import subprocess

@@ -1,9 +1,10 @@
+"""Each row of metrics is on the disk at once, and a resumed log drops the steps to come."""
+
 import os
 from pathlib import Path
 
 import pytest
 
-from mocosfl.runs.json_records import DamagedFile
 from mocosfl.runs.read_metrics import read_curves, read_metrics
 from mocosfl.tracking.metrics_log import MetricsLog
 
@@ -11,11 +12,6 @@ from mocosfl.tracking.metrics_log import MetricsLog
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "metrics.csv"
-
-
-def test_file_that_is_not_there_has_no_rows(path: Path):
-    assert read_metrics(path) == []
-    assert read_curves(path) == {}
 
 
 def test_every_row_is_on_disk_as_soon_as_it_is_logged(path: Path):
@@ -78,13 +74,6 @@ def test_fresh_run_has_no_row_left_after_continuing_from_the_start(path: Path):
     log.continue_from(0)
     assert read_metrics(path) == []
     assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]
-
-
-def test_damaged_file_is_named(path: Path):
-    path.parent.mkdir()
-    path.write_bytes(b'step,loss\n1,"' + b"x" * 200_000)
-    with pytest.raises(DamagedFile, match=r"metrics\.csv: not readable \(Error\)"):
-        MetricsLog(path)
 
 
 def test_failing_rewrite_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch):

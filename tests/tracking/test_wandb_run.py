@@ -5,7 +5,6 @@ The slow tests read back what W&B has written to disk, which is what `wandb sync
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,8 +16,7 @@ from typing import Any
 import pytest
 import wandb
 
-from mocosfl.config.hydra_setup import CONF
-from mocosfl.evaluation import probe_run as run_probes
+from mocosfl.evaluation import probe_run
 from mocosfl.evaluation.probe_run import default_probe_config, log_probes, probe_into
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
@@ -28,6 +26,7 @@ from mocosfl.training.callbacks.checkpoints import LastCheckpoint
 from mocosfl.training.run import train
 from tests.support.checkpoints import break_off
 from tests.support.configurations import QUICK, Compose, cached_config
+from tests.support.paths import ROOT
 from tests.support.wandb_file import OfflineRun, offline_runs
 
 WANDB = ["logger=csv_wandb", "callbacks.pictures=true", "callbacks.probe_at_end=true"]
@@ -104,11 +103,9 @@ def test_run_that_breaks_off_is_marked_as_failed(
 
 
 def test_best_accuracy_is_that_of_the_whole_run(
-    started: Started, compose_quick: Compose, quick_run: RunFolder, tmp_path: Path
+    started: Started, compose_quick: Compose, quick_run: RunFolder, run_copy: RunFolder
 ):
-    folder = RunFolder(tmp_path / "copy")
-    shutil.copytree(quick_run.path, folder.path)
-    with open_loggers(compose_quick(["logger=csv_wandb"]), folder):
+    with open_loggers(compose_quick(["logger=csv_wandb"]), run_copy):
         pass  # nothing more is logged, as in a resumed run before its next monitor
     best = max(read_curves(quick_run.metrics)["val/knn_top1"][1])
     assert started.summary == {"best/knn_top1": best} == best_values(quick_run)
@@ -227,7 +224,7 @@ def test_picture_of_a_step_says_how_far_the_run_is(
     with open_loggers(compose_quick(["logger=csv_wandb"]), folder) as loggers:
         logger: Any = loggers[-1]
         logger.log_metrics = lambda values, step: started.arguments.append(values | {"at": step})
-        logo = next((CONF.parent / "docs" / "results").rglob("*.png"))
+        logo = next((ROOT / "docs" / "results").rglob("*.png"))
         log_picture(loggers, "privacy/reconstructions", logo, step=6, progress={X_AXIS: 84.0})
     logged = started.arguments[-1]
     assert (logged["at"], logged[X_AXIS]) == (6, 84.0)
@@ -254,7 +251,7 @@ def offline(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Offline
     settings = default_probe_config()
     settings.num_epochs = 2
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as trap:
-        patch.setattr(run_probes, "default_probe_config", lambda: settings)
+        patch.setattr(probe_run, "default_probe_config", lambda: settings)
         address = f"http://127.0.0.1:{trap.getsockname()[1]}"
         for name in ("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "https_proxy", "http_proxy"):
             patch.setenv(name, address)
@@ -267,7 +264,7 @@ def offline(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Offline
             with pytest.raises(SystemExit):
                 train(config, folder, resume=False)
         train(config, folder, resume=True)
-        encoder = run_probes.read_encoder(folder.best)
+        encoder = probe_run.read_encoder(folder.best)
         again = folder.path / "probe_best"
         report = probe_into(again, encoder, settings)
         log_probes(folder, config, report, again, name="probe_best")

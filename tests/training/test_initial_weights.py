@@ -1,4 +1,4 @@
-"""What a federation takes from an expert, and the experts it refuses."""
+"""What a run starts from: fresh weights, or an expert's; and the experts it refuses."""
 
 import json
 import shutil
@@ -10,9 +10,10 @@ import torch
 from mocosfl.config.schema import Config
 from mocosfl.federation.build import build_federation
 from mocosfl.rules.validate import validate
-from mocosfl.runs.checkpoint import read_encoder
+from mocosfl.runs.checkpoint import fingerprint, read_encoder
 from mocosfl.runs.checkpoint_content import HEADS
 from mocosfl.runs.folder import RunFolder
+from mocosfl.training.build import build_module
 from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.initial_weights import fresh_encoder, load_expert, start_from_expert
 from mocosfl.training.run import train
@@ -222,3 +223,14 @@ def test_online_regulariser_trains_every_client_and_resumes(
         train(compose_quick(overrides), halves, resume=False)
     train(compose_quick(overrides), halves, resume=True)
     assert_same_results(whole, halves)
+
+
+def test_fresh_encoder_is_what_the_run_starts_from(compose_quick: Compose):
+    images = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    config = compose_quick([])
+    encoder = fresh_encoder(config)
+    start = build_module(config, steps_per_round=7).federation.encoder().eval()
+    assert torch.equal(encoder.network(images), start(images))
+    assert (encoder.step, encoder.source) == (0, "untrained")
+    other = fresh_encoder(changed(config, {"seed": 5}))
+    assert fingerprint(other.network) != fingerprint(encoder.network)

@@ -1,11 +1,16 @@
 """What cannot fit into memory is refused before it starts."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from mocosfl.config.schema import Config
 from mocosfl.overhead.plan import Plan, make_plan
+from mocosfl.runs.folder import RunFolder
 from mocosfl.training.preflight import check_memory, pool_bytes
+from mocosfl.training.run import train
 from tests.support.configurations import Compose
 
 MANY = 100_000
@@ -80,3 +85,14 @@ def test_bank_lies_beside_a_gpu_and_not_on_it(compose_quick: Compose) -> None:
 def test_memory_of_this_machine_is_enough_for_a_tiny_run(compose_tiny: Compose) -> None:
     config = compose_tiny([])
     check_memory(config, make_plan(config, np.full(config.clients.num_clients, 10)))
+
+
+def test_disk_that_is_too_small_is_refused_before_training(
+    compose_quick: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = SimpleNamespace(free=2**20)
+    monkeypatch.setattr("mocosfl.training.preflight.shutil.disk_usage", lambda path: usage)
+    # A round: 7 steps of 12 images, query and key of 4 x 16 x 16 numbers in fp32, twice.
+    needed = 2 * 7 * 12 * 2 * 4 * 16 * 16 * 4 / 2**20
+    with pytest.raises(ValueError, match=f"keeps up to {needed:.2f} MB .* and 1.00 MB are free"):
+        train(compose_quick(["saving=by_loss"]), RunFolder(tmp_path / "run"), resume=False)

@@ -1,6 +1,7 @@
+"""A run that is broken off and resumed ends as if it never was; what it can't do is told first."""
+
 import json
 import math
-import shutil
 from pathlib import Path
 
 import pytest
@@ -90,16 +91,12 @@ def test_comparison_sees_one_changed_client_in_the_bank(quick_run: RunFolder):
     ]
 
 
-def test_resuming_a_finished_run_changes_nothing(
-    compose_quick: Compose, quick_run: RunFolder, tmp_path: Path
-):
-    folder = RunFolder(tmp_path / "copy")
-    shutil.copytree(quick_run.path, folder.path)
-    train(folder.load_config(), folder, resume=True)
-    files = [f.relative_to(folder.path) for f in folder.path.rglob("[!.]*") if f.is_file()]
+def test_resuming_a_finished_run_changes_nothing(quick_run: RunFolder, run_copy: RunFolder):
+    train(run_copy.load_config(), run_copy, resume=True)
+    files = [f.relative_to(run_copy.path) for f in run_copy.path.rglob("[!.]*") if f.is_file()]
     assert len(files) == 9
     for file in files:
-        assert (folder.path / file).read_bytes() == (quick_run.path / file).read_bytes(), file
+        assert (run_copy.path / file).read_bytes() == (quick_run.path / file).read_bytes(), file
 
 
 def test_run_stopped_before_its_first_checkpoint_resumes_from_the_start(
@@ -117,13 +114,11 @@ def test_run_stopped_before_its_first_checkpoint_resumes_from_the_start(
     assert losses == (whole[0][:3], whole[1][:3])
 
 
-def test_data_set_that_changed_meanwhile_is_noticed(quick_run: RunFolder, tmp_path: Path):
-    folder = RunFolder(tmp_path / "copy")
-    shutil.copytree(quick_run.path, folder.path)
-    partition = Partition.load(folder.partition)
-    Partition(partition.order[::-1].copy(), partition.offsets).save(folder.partition)
+def test_data_set_that_changed_meanwhile_is_noticed(run_copy: RunFolder):
+    partition = Partition.load(run_copy.partition)
+    Partition(partition.order[::-1].copy(), partition.offsets).save(run_copy.partition)
     with pytest.raises(ValueError, match=r"resume=.*: the clients would hold other images"):
-        train(folder.load_config(), folder, resume=True)
+        train(run_copy.load_config(), run_copy, resume=True)
 
 
 def test_two_processes_do_not_run_in_one_folder(compose_quick: Compose, tmp_path: Path):
@@ -237,3 +232,23 @@ def test_held_out_images_run_through_the_whole_training(compose_quick: Compose, 
     assert len(held_out) == 60
     assert not set(held_out.tolist()) & set(Partition.load(folder.partition).order.tolist())
     assert dealt
+
+
+@pytest.mark.slow
+def test_expert_learns_logs_and_resumes_bit_for_bit(
+    compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
+    config = compose_expert([])
+    train(config, whole, resume=False)
+    curves = read_curves(whole.metrics)
+    for name in ("train/loss", "privacy/attacker_ssim", "privacy/penalty"):
+        assert len(curves[name][0]) == 9, name
+    similarity, penalty = (curves[f"privacy/{n}"][1] for n in ("attacker_ssim", "penalty"))
+    assert penalty == pytest.approx([2.0 * value for value in similarity])  # target 0
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        break_off(patch, 5, behind=Curves)
+        train(config, halves, resume=False)
+    assert read(halves.last)["global_step"] == 3
+    train(config, halves, resume=True)
+    assert_same_results(whole, halves)

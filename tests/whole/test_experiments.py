@@ -12,8 +12,8 @@ from mocosfl.config.identity import job_folder
 from mocosfl.rules.validate import validate
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.run import train
-from tests.support.configurations import Compose, changed
-from tests.support.experiments import TWO_STEPS, composed, jobs
+from tests.support.configurations import Compose, changed, composed_with_hydra
+from tests.support.experiments import TWO_STEPS, jobs
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 EXPERIMENTS.remove("none")
@@ -104,16 +104,16 @@ def test_commands_in_the_comment_compose(name: str):
         if "-m" in command[2:]:  # a sweep, not python -m
             batch = jobs(overrides)
             for job in (batch[0], batch[-1]):
-                composed(job)
+                composed_with_hydra(job)
         else:
             assert not any("," in override for override in overrides), "a sweep without -m"
             names = {"mocosfl.expert": "expert", "mocosfl.attack": "attack"}
-            composed(overrides, names.get(command[2], "config"))
+            composed_with_hydra(overrides, names.get(command[2], "config"))
 
 
 def test_methods_are_eight_runs_of_a_thousand_steps():
     batch = jobs(["experiment=methods"])
-    configs = [composed(job) for job in batch]
+    configs = [composed_with_hydra(job) for job in batch]
     assert len({job_folder(config) for config in configs}) == 8
     for config in configs:
         images = 50_000 // config.clients.num_clients
@@ -125,7 +125,7 @@ def test_methods_are_eight_runs_of_a_thousand_steps():
 def test_table4_has_six_experts_with_auxiliary_images():
     batch = jobs(["experiment=table4_experts"])
     assert len(batch) == len({tuple(job) for job in batch}) == 6
-    config = composed(batch[-1])
+    config = composed_with_hydra(batch[-1])
     assert config.taressfl.auxiliary.name == "cifar100"
     assert (config.clients.num_clients, config.clients.batch_size) == (1, 256)
     assert (config.taressfl.alpha, config.taressfl.target_ssim) == (2.0, 0.6)
@@ -142,7 +142,7 @@ def test_table3_has_36_cells():
 
 def test_cells_of_table3_follow_the_published_rule():
     for number, rounds, syncs in (("100", 200, 10), ("200", 400, 5), ("1000", 2000, 1)):
-        config = composed(["experiment=table3", f"clients={number}"])
+        config = composed_with_hydra(["experiment=table3", f"clients={number}"])
         assert (config.clients.num_rounds, config.clients.syncs_per_round) == (rounds, syncs)
         assert (config.moco.queue_length, config.moco.symmetric.name) == (6000, "server")
         assert (config.backbone.name, config.backbone.width) == ("resnet18", 64)
@@ -150,7 +150,10 @@ def test_cells_of_table3_follow_the_published_rule():
 
 def test_methods_of_cut_depth_differ_in_alignment_alone():
     both = [
-        changed(composed(["experiment=cut_depth", "split=cut9", f"method={name}"]), {"notes": ""})
+        changed(
+            composed_with_hydra(["experiment=cut_depth", "split=cut9", f"method={name}"]),
+            {"notes": ""},
+        )
         for name in ("mocosfl", "monacosfl")
     ]
     one, other = (OmegaConf.to_container(config, resolve=False) for config in both)

@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from wandb.sdk.launch.sweeps import utils as agents
 
 from mocosfl.config.command_line import check_simulated, quote_choices
 from mocosfl.config.hydra_setup import CONF
 from mocosfl.rules.validate import validate
-from tests.support.configurations import Compose
+from tests.support.configurations import Compose, composed_with_hydra
 
 FILE = CONF / "wandb_sweep.yaml"
 
@@ -50,9 +48,8 @@ def test_runs_of_the_grid_compose_and_are_valid(
         assert config.output_dir == "multirun/wandb_abc123"
         cut, kind = config.split.cut_layer, config.partition.kind.name
         settings.append((config.clients.num_clients, cut, kind))
-        with initialize_config_dir(str(CONF), version_base=None):
-            composed = hydra_compose("config", quote_choices(command), return_hydra_config=True)
-        assert composed.hydra.run.dir == "multirun/wandb_abc123/run45678"  # no time in it
+        folder = composed_with_hydra(command).hydra.run.dir
+        assert folder == "multirun/wandb_abc123/run45678"  # no time in it
     assert settings == [(5, 1, "iid"), (20, 2, "shards"), (100, 1, "iid"), (1000, 2, "shards")]
 
 

@@ -1,4 +1,4 @@
-"""A client's session, against servers that follow a script."""
+"""A client takes part in a run, against servers that follow a script."""
 
 import asyncio
 import subprocess
@@ -35,20 +35,17 @@ from tests.support.scripted_server import (
     welcome,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
 
 def session(head: ClientHead, *scripts: Script, **arguments: Any) -> Tally:
-    """Run a session to its end against a server of these scripts."""
+    """Take part to the end against a server of these scripts."""
 
     async def both() -> Tally:
         async with serving(*scripts) as server:
             return await take_part(head, server, num_images=7, **arguments)
 
     return run(both())
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_connection, "FIRST_WAIT_SECONDS", 0.02)
 
 
 def test_a_step_is_answered_with_smashed_data_and_after_its_gradient_with_weights() -> None:

@@ -23,7 +23,7 @@ from tests.support.edge_streams import (
 
 
 class Talk:
-    """A dialogue, and what came out of it."""
+    """What a client and the server say, and what came out of it."""
 
     def __init__(self, max_refusals: int = 100, **changes: Any) -> None:
         self.delivered: list[tuple[int, str, Any]] = []

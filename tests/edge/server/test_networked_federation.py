@@ -1,6 +1,6 @@
 """A federation with remote clients equals its simulation, without a network in between."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from mocosfl.runs.checkpoint import read_checkpoint
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
+from tests.support.configurations import Compose
 from tests.support.direct_remote_clients import DirectRemoteClients
 from tests.support.edge_federation import deal, deployment_of, with_edge
 
-Compose = Callable[[Sequence[str]], Config]
 SMALL = [
     "clients.num_clients=8",
     "clients.participation=0.5",

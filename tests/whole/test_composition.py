@@ -4,14 +4,12 @@ import re
 from itertools import zip_longest
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from mocosfl.config.choices import PartitionKind, Schedule, Symmetric, TaressflMode
 from mocosfl.config.derived import aligns_momentum
-from mocosfl.config.hydra_setup import CONF
+from mocosfl.config.hydra_setup import CONF, compose_file
 from mocosfl.rules.validate import validate
 from tests.support.configurations import Compose
 
@@ -192,6 +190,4 @@ def test_unknown_choice_fails_with_the_known_ones(compose: Compose):
 
 
 def test_probe_configuration_composes_and_asks_for_a_checkpoint_alone():
-    with initialize_config_dir(str(CONF), version_base=None):
-        config = hydra_compose("linear_probe")
-    assert OmegaConf.missing_keys(config) == {"checkpoint"}
+    assert OmegaConf.missing_keys(compose_file("linear_probe")) == {"checkpoint"}

@@ -1,9 +1,9 @@
-"""Client sessions in a process of their own, for tests of the networked federation.
+"""Clients in a process of their own, for tests of the networked federation.
 
-    python tests/support/edge_sessions_script.py job.json
+    python tests/support/edge_clients_script.py job.json
 
 The job: `address`; `clients`: a list of {"id", "images"}, optional "state"; `certificates`: folder
-with a folder for each client, or null; `give_up_after`. Each session's tally is printed at the end
+with a folder for each client, or null; `give_up_after`. Each client's tally is printed at the end
 as one line of JSON.
 
 Optional: `pause_seconds` before each answer, so that a run takes a while; `late_steps`, in which
@@ -51,7 +51,7 @@ class ScriptedHead(TrainingHead):
         self.learned.append(self.step)
 
 
-async def session(job: dict[str, Any], client: dict[str, Any]) -> dict[str, Any]:
+async def take_part_as(job: dict[str, Any], client: dict[str, Any]) -> dict[str, Any]:
     folder = job["certificates"]
     credentials = None
     if folder is not None:
@@ -80,7 +80,7 @@ async def session(job: dict[str, Any], client: dict[str, Any]) -> dict[str, Any]
 
 
 async def main(job: dict[str, Any]) -> None:
-    tallies = await asyncio.gather(*(session(job, client) for client in job["clients"]))
+    tallies = await asyncio.gather(*(take_part_as(job, client) for client in job["clients"]))
     for tally in tallies:
         sys.stdout.write(json.dumps(tally) + "\n")
 

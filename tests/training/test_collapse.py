@@ -1,14 +1,12 @@
-"""Training an expert: its resume, and its way back from a collapse."""
+"""An expert that collapses goes back to its last good state with a smaller alpha, a few times."""
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
 
-from mocosfl.config.identity import digest, move_data
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
@@ -18,82 +16,8 @@ from mocosfl.training.callbacks.curves import Curves
 from mocosfl.training.collapse import go_back, read_collapses
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.run import train
-from tests.support.checkpoints import assert_same_results, break_off, read
-from tests.support.configurations import EXPERT, Compose, changed
-
-ONLINE = ["split=cut1_c4s2", "taressfl.decoder=plain", "taressfl.target_ssim=0.0"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("expert")
-
-
-@pytest.mark.slow
-def test_expert_learns_logs_and_resumes_bit_for_bit(
-    compose_expert: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
-    config = compose_expert([])
-    train(config, whole, resume=False)
-    curves = read_curves(whole.metrics)
-    for name in ("train/loss", "privacy/attacker_ssim", "privacy/penalty"):
-        assert len(curves[name][0]) == 9, name
-    similarity, penalty = (curves[f"privacy/{n}"][1] for n in ("attacker_ssim", "penalty"))
-    assert penalty == pytest.approx([2.0 * value for value in similarity])  # target 0
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        break_off(patch, 5, behind=Curves)
-        train(config, halves, resume=False)
-    assert read(halves.last)["global_step"] == 3
-    train(config, halves, resume=True)
-    assert_same_results(whole, halves)
-
-
-def test_pictures_show_what_the_attacker_sees(compose_expert: Compose, tmp_path: Path):
-    folder = RunFolder(tmp_path / "run")
-    train(compose_expert(["callbacks.pictures=true", "trainer.max_steps=2"]), folder, resume=False)
-    names = {file.name for file in folder.pictures.iterdir()}
-    assert {"reconstructions_round0001.png", "views.png", "curves.png"} <= names
-    assert "partition.png" not in names  # an expert has no clients
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["expert", "online"])
-def test_penalty_moves_the_heads_in_proportion_to_alpha_and_the_server_not_at_all(
-    mode: str, compose_quick: Compose, tmp_path: Path
-):
-    overrides = EXPERT if mode == "expert" else ["taressfl=online", *ONLINE]
-    states = []
-    for alpha in (0, 1, 2):
-        folder = RunFolder(tmp_path / str(alpha))
-        more = ["trainer.max_steps=1", "trainer.precision=fp64", f"taressfl.alpha={alpha}"]
-        train(compose_quick([*overrides, *more]), folder, resume=False)
-        states.append(read(folder.last)["state_dict"])
-    none, single, double = states
-    server = [name for name in none if name.startswith("federation.server.trunk.")]
-    assert all(torch.equal(none[name], double[name]) for name in server)
-    moved = 0
-    for name in [name for name in none if name.startswith("federation.clients.online.")]:
-        step = single[name] - none[name]
-        moved += int(step.flatten(1).abs().amax(1).gt(0).sum())
-        assert torch.allclose(double[name] - none[name], 2 * step, rtol=1e-6, atol=1e-12), name
-    assert moved > 3 * (1 if mode == "expert" else 6)  # of every client
-
-
-def test_auxiliary_images_move_with_the_data(compose_quick: Compose):
-    expert = ["taressfl=expert", "dataset@taressfl.auxiliary=arrays", "data_dir=here"]
-    config = compose_quick([*expert, "taressfl.auxiliary.path=here/birds"])
-    assert config.taressfl.auxiliary is not None
-    digests = [digest(cast(DictConfig, config))]
-    move_data(config, "there")
-    assert (config.data_dir, config.taressfl.auxiliary.path) == ("there", "there/birds")
-    digests.append(digest(cast(DictConfig, config)))
-    config.taressfl.auxiliary.path = "elsewhere/birds"  # not below data_dir: another place
-    digests.append(digest(cast(DictConfig, config)))
-    assert digests[0] == digests[1] != digests[2]
-
-
-# ---- collapse
+from tests.support.checkpoints import assert_same_results, break_off
+from tests.support.configurations import ONLINE, Compose, changed
 
 
 def test_retry_that_would_be_the_same_is_not_made(compose_expert: Compose, tmp_path: Path):

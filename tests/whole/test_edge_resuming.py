@@ -3,25 +3,23 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.checkpoints import differences, read
-from tests.support.edge_federation import deployment_of, ended, start_sessions, tallies, with_edge
+from tests.support.configurations import Compose
+from tests.support.edge_federation import deployment_of, ended, start_clients, tallies, with_edge
 from tests.support.edge_machines import SMALL, make_machines
 
 pytestmark = pytest.mark.slow
 log = logging.getLogger(__name__)
 
-Compose = Callable[[Sequence[str]], Config]
 NUM_CLIENTS = 3
 MINUTES = ["edge.step_deadline_seconds=120", "edge.start_wait_seconds=120"]
 MOST = "trainer.max_steps=80"
@@ -51,7 +49,7 @@ def test_run_whose_server_is_killed_and_then_all_machines_ends_with_the_same_bit
     lab = make_machines(compose_quick, tmp_path, MOST, *MINUTES)
     config = with_edge(compose_quick([*SMALL, MOST]), step_deadline_seconds=120)
     folder, states = RunFolder(tmp_path / "whole"), tmp_path / "whole_states"
-    process = start_sessions(
+    process = start_clients(
         tmp_path / "whole_clients", config.edge.listen, range(3), lab.images, states=states
     )
     with ended(process):

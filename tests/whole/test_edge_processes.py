@@ -5,25 +5,25 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mocosfl.config.schema import Config
 from mocosfl.data.loader import StepLoader
 from mocosfl.federation.step_input import Step, rows_by_group
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 from mocosfl.training.run import train
 from tests.support.checkpoints import read
+from tests.support.configurations import Compose
 from tests.support.edge_federation import (
     deal,
     deployment_of,
     ended,
-    start_sessions,
+    start_clients,
     tallies,
     with_edge,
 )
@@ -34,7 +34,6 @@ from tests.support.mutations import mutated_messages
 pytestmark = pytest.mark.slow
 log = logging.getLogger(__name__)
 
-Compose = Callable[[Sequence[str]], Config]
 SCRIPT: dict[str, Any] = {"pause_seconds": 0.03, "give_up_after": 120}
 
 
@@ -134,7 +133,7 @@ def test_attacker_in_a_clients_place_changes_nothing_in_the_model(
         folder = RunFolder(tmp_path / f"attacked_{attacked}")
         config.run_dir = str(folder.path)
         address = config.edge.listen
-        clients = start_sessions(tmp_path / "clients", address, (0, 2), images, **SCRIPT)
+        clients = start_clients(tmp_path / "clients", address, (0, 2), images, **SCRIPT)
         attacker = threading.Thread(target=attack, args=(address, 2000, told))
         with ended(clients):
             if attacked:
@@ -184,8 +183,8 @@ def test_late_client_is_as_one_that_misses_these_steps_in_a_simulation(
     allowed.mkdir()
     address = config.edge.listen
     script = {**SCRIPT, "pause_seconds": 0.1}
-    others = start_sessions(tmp_path / "clients", address, (0, 2), images, **script)
-    late = start_sessions(
+    others = start_clients(tmp_path / "clients", address, (0, 2), images, **script)
+    late = start_clients(
         tmp_path / "clients", address, (1,), images, late_steps=LATE, late=str(allowed), **script
     )
 

@@ -2,13 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from mocosfl.overhead.plan import make_plan
-from mocosfl.overhead.plan_in_words import describe_plan
-from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
 from tests.support.configurations import Compose, changed
 from tests.support.problems import problems
@@ -54,20 +49,6 @@ def test_each_rule_is_told(
     assert expected in problems(changed(config, values))
 
 
-def test_more_processes_than_gpus_are_refused(compose: Compose, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    config = compose(["clients=100", "trainer=ddp"])
-    with pytest.raises(ValueError) as error:
-        check_machine(config)
-    assert str(error.value).splitlines() == [
-        "trainer.devices=2: a process needs a GPU of its own, and there are 1; use at most that "
-        "many, or trainer.accelerator=cpu"
-    ]
-    config.trainer.accelerator = "cpu"
-    check_machine(config)
-
-
 def test_two_processes_are_a_choice_of_the_trainer(compose: Compose):
     config = compose(["clients=100", "trainer=ddp", "trainer.accelerator=cpu"])
     assert config.trainer.devices == 2
@@ -82,11 +63,3 @@ def test_federated_methods_may_use_several_processes(method: str, compose: Compo
 def test_clients_frozen_at_an_expert_s_head_may_be_spread_over_processes(compose: Compose):
     overrides = ["clients=100", "taressfl=on", "taressfl.expert=some/run", "trainer=ddp"]
     validate(compose([*overrides, "trainer.accelerator=cpu"]))
-
-
-def test_plan_tells_the_clients_of_each_process(compose: Compose):
-    config = compose(["clients=5", "trainer.devices=2"])
-    text = describe_plan(config, make_plan(config, np.full(5, 100)))
-    assert "processes        2, each with 2 or 3 clients of the pool" in text
-    config.trainer.devices = 1
-    assert "processes" not in describe_plan(config, make_plan(config, np.full(5, 100)))

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mocosfl.rules.machine import check_machine
-from mocosfl.rules.validate import validate
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.build import build_module
 from mocosfl.training.run import train
@@ -42,16 +40,3 @@ def test_a_compiled_run_ends_as_one_that_is_not(compose_quick: Compose, tmp_path
     for name, value in eager.items():
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(translated[name], value, rtol=1e-9, atol=1e-11)
-
-
-def test_without_a_compiler_a_compiled_run_is_refused(
-    compose_quick: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ValueError, match=r"trainer.compile=true: .* no-such-compiler is not on"):
-        check_machine(compose_quick(["trainer.compile=true"]))
-
-
-def test_compile_modes_are_those_of_torch(compose_quick: Compose) -> None:
-    with pytest.raises(ValueError, match=r"trainer.compile_mode=fastest: unknown; choose one of"):
-        validate(compose_quick(["trainer.compile_mode=fastest"]))
