@@ -85,14 +85,6 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "are made from metrics.csv; set logger.csv=true",
     ),
     (
-        {"dataset.name": "a/b"},
-        "dataset.name=a/b: names a folder below data_dir; give one plain name",
-    ),
-    (
-        {"dataset.name": ".."},
-        "dataset.name=..: names a folder below data_dir; give one plain name",
-    ),
-    (
         {"dataset.mean": [0.5]},
         "dataset.mean=[0.5]: needs three values, one a channel",
     ),
@@ -103,6 +95,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"dataset.std": [0.2, 0.0, 0.2]},
         "dataset.std=[0.2, 0.0, 0.2]: must be above 0",
+    ),
+    (
+        {"dataset.name": "a/b"},
+        "dataset.name=a/b: names a folder below data_dir; give one plain name",
+    ),
+    (
+        {"dataset.name": ".."},
+        "dataset.name=..: names a folder below data_dir; give one plain name",
     ),
     (
         {"dataset.path": "birds"},
