@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mocosfl.config.choices import Symmetric, TaressflMode
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.methods import METHODS
-from mocosfl.config.schema import Config
+from mocosfl.config.schema import Config, DatasetConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +66,15 @@ def part_batch_sizes(config: Config) -> "npt.NDArray[np.int64]":
     if taressfl.target_fraction == 0:
         return np.array([rows])
     return np.array([taressfl.target_rows, rows - taressfl.target_rows])
+
+
+def data_sets(config: Config) -> dict[str, DatasetConfig]:
+    """Return the data sets that a run reads, by the groups that describe them."""
+    auxiliary = config.taressfl.auxiliary
+    sets = {"dataset": config.dataset}
+    if is_expert(config) and auxiliary is not None:
+        sets["taressfl.auxiliary"] = auxiliary
+    return sets
 
 
 def keys_per_row(config: Config) -> int:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from mocosfl.config.attack import AttackConfig
 from mocosfl.config.command_line import quote_choices
 from mocosfl.config.embed import EmbedConfig
-from mocosfl.config.identity import cut_name, job_folder
+from mocosfl.config.identity import check_run_folder, cut_name, job_folder
 from mocosfl.config.probe import ProbeConfig
 from mocosfl.config.published import (
     published_batch_size,
@@ -45,11 +45,8 @@ def choose_run_dir(resume: str | None, fresh: str) -> str:
         FileNotFoundError: there is no run to continue.
         ValueError: the folder cannot be made or written to.
     """
-    if resume is not None and not (Path(resume) / "config.yaml").is_file():
-        raise FileNotFoundError(
-            f"resume={resume}: not a run folder, it has no config.yaml; name the folder that the "
-            "run printed, one below multirun/"
-        )
+    if resume is not None:
+        check_run_folder(Path(resume), "resume")
     check_writable(Path(resume or fresh))
     return resume or fresh
 

@@ -13,6 +13,26 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mocosfl.config.edge import FREE_EDGE_KEYS
 from mocosfl.config.schema import Config
+from mocosfl.system.errors import words
+
+CONFIG_FILE = "config.yaml"  # in a run's folder, which is known by it
+
+
+def check_run_folder(path: Path, key: str) -> None:
+    """Refuse a folder that is not a run's.
+
+    Args:
+        path: of the folder, as the user gave it.
+        key: that it was given as, for the message.
+
+    Raises:
+        FileNotFoundError: it has no `CONFIG_FILE`.
+    """
+    if not (path / CONFIG_FILE).is_file():
+        raise FileNotFoundError(
+            f"{key}={path}: not a run folder, it has no {CONFIG_FILE}; name the folder that the "
+            "run printed, one below multirun/"
+        )
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -38,18 +58,18 @@ def recorded_config(values: Any, source: str, way_out: str) -> Config:
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), values)
     except ConfigKeyError as error:
-        raise _not_ours(source, f"{error.full_key} is not a key of it", way_out) from error
+        raise unreadable_config(source, f"{error.full_key} is not a key of it", way_out) from error
     except OmegaConfBaseException as error:
-        raise _not_ours(
-            source, f"{error.full_key}: {str(error).splitlines()[0]}", way_out
-        ) from error
+        problem = f"{error.full_key}: {words(error)}"
+        raise unreadable_config(source, problem, way_out) from error
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise _not_ours(source, f"{', '.join(missing)}: not there", way_out)
+        raise unreadable_config(source, f"{', '.join(missing)}: not there", way_out)
     return cast(Config, config)
 
 
-def _not_ours(source: str, problem: str, way_out: str) -> ValueError:
+def unreadable_config(source: str, problem: str, way_out: str) -> ValueError:
+    """Return the error for a recorded configuration that this version can't read."""
     return ValueError(
         f"{source}: not a configuration of this version of mocosfl ({problem}); {way_out}"
     )

@@ -1,10 +1,11 @@
 """Two random views of every image, made in large blocks on the training device.
 
 A view is: random resized crop, colour jitter, grey, Gaussian blur, horizontal flip, normalisation
-(MoCo v2's recipe). Drawing is apart from doing: `draw_views` turns a generator into numbers on the
-CPU, one row an image, and `make_views` is a deterministic function of images and numbers. Rows
-never meet: a row's bits are the same in whatever block it is made (CPU), so that steps may
-be made one by one or a hundred at once, and a resumed run sees the views of the killed one.
+(MoCo v2's recipe). Drawing is apart from doing: `draw_uniforms` turns a generator into numbers on
+the CPU, one row an image, and what follows is a deterministic function of images and numbers:
+`parameters_from_uniforms`, then `make_views`. Rows never meet: a row's bits are the same in
+whatever block it is made (CPU), so that steps may be made one by one or a hundred at once, and a
+resumed run sees the views of the killed one.
 
 How it is quick: resizing along one axis is linear, so a crop with its flip is two small matrices an
 image and two batched products; so is the blur. Inside, images are three planes (3, R, H, W), so
@@ -101,11 +102,6 @@ class ViewParameters(NamedTuple):
         return self._replace(top=start, left=start, height=side, width=side)
 
 
-def concatenate(parts: Sequence[ViewParameters]) -> ViewParameters:
-    """Join the parameters of several groups of images, in order."""
-    return ViewParameters(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
-
-
 def draw_uniforms(generator: torch.Generator, num_images: int) -> Tensor:
     """Draw all the randomness of one view: numbers in [0, 1), (num_images, NUM_UNIFORMS) float64.
 
@@ -114,24 +110,6 @@ def draw_uniforms(generator: torch.Generator, num_images: int) -> Tensor:
     """
     # float64: floor(u * n) of a float32 just below 1 can round up to n.
     return torch.rand(num_images, NUM_UNIFORMS, generator=generator, dtype=torch.float64)
-
-
-def draw_views(
-    settings: ViewSettings, generator: torch.Generator, *, num_images: int, source_size: int
-) -> ViewParameters:
-    """Draw the parameters of one view of each image.
-
-    Args:
-        settings: the distribution.
-        generator: CPU generator; it advances by num_images * NUM_UNIFORMS numbers, always.
-        num_images: R.
-        source_size: side of the square source images, pixels.
-
-    Returns:
-        Parameters of R views, on the CPU.
-    """
-    uniforms = draw_uniforms(generator, num_images)
-    return parameters_from_uniforms(settings, uniforms, source_size=source_size)
 
 
 def crops_from_uniforms(

@@ -17,8 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mocosfl.config.choices import TaressflMode
-from mocosfl.config.derived import part_batch_sizes
+from mocosfl.config.derived import is_expert, part_batch_sizes
 from mocosfl.config.schema import Config
 from mocosfl.data.cache import Images
 from mocosfl.data.federated_data import FederatedData
@@ -36,7 +35,7 @@ _Ints = npt.NDArray[np.int64]
 
 def open_data(config: Config, *, partition_file: Path | None = None) -> FederatedData:
     """Open the data of a run, an expert's or a federation's; see `FederatedData`."""
-    if config.taressfl.mode is TaressflMode.expert:
+    if is_expert(config):
         return ExpertData(config)
     return FederatedData(config, partition_file=partition_file)
 
@@ -61,17 +60,8 @@ class JoinedImages:
     """Images of two data sets, one numbered behind the other; nothing is copied."""
 
     def __init__(self, first: Images, second: Images) -> None:
-        """Join images (N1, H, W, 3) and (N2, H, W, 3).
-
-        Raises:
-            ValueError: they are of different shapes.
-        """
-        if first.shape[1:] != second.shape[1:]:
-            raise ValueError(
-                f"taressfl.auxiliary: images of {second.shape[1]} x {second.shape[2]} pixels, and "
-                f"the target's have {first.shape[1]} x {first.shape[2]}; choose another auxiliary "
-                "set, or one dataset.image_size for both"
-            )
+        """Join images (N1, H, W, 3) and (N2, H, W, 3)."""
+        assert first.shape[1:] == second.shape[1:]  # a rule of `validate`
         self.first, self.second = first, second
         self.shape = (len(first) + len(second), *first.shape[1:])
         self.dtype, self.ndim = first.dtype, first.ndim

@@ -8,7 +8,7 @@ names in alphabetical order number the labels; pictures may sit deeper below the
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,9 +187,7 @@ def _list_split(folder: Path, classes: tuple[str, ...]) -> PictureList:
             )
         files += pictures
         labels += [classes.index(name)] * len(pictures)
-    if others:  # one line: Tiny ImageNet has such a file in each of its 200 classes
-        more = f", like {len(others) - 1} more" if len(others) > 1 else ""
-        logger.warning("%s is not a picture by its name; left out%s", others[0], more)
+    warn_of_others(others)
     return PictureList(files, np.array(labels, dtype=np.int64))
 
 
@@ -239,6 +237,13 @@ def walk_pictures(folder: Path, others: list[Path]) -> Iterator[Path]:
                     yield file
                 else:
                     others.append(file)
+
+
+def warn_of_others(files: Sequence[Path]) -> None:
+    """Log that files are left out which `walk_pictures` found to be no pictures."""
+    if files:  # one line: Tiny ImageNet has such a file in each of its 200 classes
+        more = f", like {len(files) - 1} more" if len(files) > 1 else ""
+        logger.warning("%s is not a picture by its name; left out%s", files[0], more)
 
 
 def _refuse_folder(error: OSError) -> NoReturn:

@@ -133,59 +133,57 @@ def make_partition(
         stream: where several partitions are made with one seed, the name of this one's draws.
 
     Raises:
-        ValueError: a setting is out of its range, or no draw gives every client `min_images`.
+        ValueError: there are too few images, or no draw gives every client `min_images`.
     """
-    if num_clients < 1:
-        raise ValueError(f"clients.num_clients={num_clients}: set at least 1")
-    if num_clients > len(labels):
-        raise ValueError(
-            f"clients.num_clients={num_clients}: only {len(labels)} training images; lower "
-            "clients.num_clients"
-        )
+    # Rules of `validate`; what the number of images decides is refused here.
+    assert kind in KINDS and num_clients >= 1
+    assert 1 <= classes_per_client <= num_classes or kind != "shards"
+    assert 0 < alpha < float("inf") and min_images >= 1
+    check_num_clients(num_clients, len(labels))
     generator = numpy_generator(seed, "partition", kind, *stream)
     if kind == "iid":
         order = generator.permutation(len(labels)).astype(np.int64)
-        return Partition(order, _equal_offsets(len(labels), num_clients))
+        return Partition(order, equal_offsets(len(labels), num_clients))
     if kind == "shards":
-        _check_classes_per_client(classes_per_client, num_classes, num_clients, len(labels))
         return _deal_shards(labels, num_clients, classes_per_client, generator)
+    _check_min_images(min_images, num_clients, len(labels))
     if kind == "dirichlet":
-        _check_dirichlet(alpha, min_images, num_clients, len(labels))
         return _draw_dirichlet(labels, num_clients, alpha, min_images, generator)
-    if kind == "quantity_skew":
-        _check_dirichlet(alpha, min_images, num_clients, len(labels))
-        return _draw_sizes(len(labels), num_clients, alpha, min_images, generator)
-    raise ValueError(f"partition.kind={kind}: unknown; choose one of {', '.join(KINDS)}")
+    return _draw_sizes(len(labels), num_clients, alpha, min_images, generator)
 
 
-def _equal_offsets(num_images: int, num_parts: int) -> _Ints:
+def check_num_clients(num_clients: int, num_images: int) -> None:
+    """Refuse more clients than there are training images.
+
+    Raises:
+        ValueError: some client would have none.
+    """
+    if num_clients > num_images:
+        raise ValueError(
+            f"clients.num_clients={num_clients}: only {num_images} training images; lower "
+            "clients.num_clients"
+        )
+
+
+def equal_offsets(num_images: int, num_parts: int) -> _Ints:
+    """Return where equal parts begin, and the end of the last, (num_parts + 1,)."""
     # The sizes of np.array_split: the first parts take one more.
     parts = np.arange(num_parts + 1)
     return num_images // num_parts * parts + np.minimum(parts, num_images % num_parts)
 
 
-def _check_classes_per_client(
-    classes_per_client: int, num_classes: int, num_clients: int, num_images: int
-) -> None:
-    if not 1 <= classes_per_client <= num_classes:
-        raise ValueError(
-            f"partition.classes_per_client={classes_per_client}: there are {num_classes} classes; "
-            f"choose 1 to {num_classes}"
-        )
-    if classes_per_client * num_clients > num_images:
-        raise ValueError(
-            f"partition.classes_per_client={classes_per_client}: {num_clients} clients need "
-            f"{classes_per_client * num_clients} shards, but there are only {num_images} training "
-            "images; lower partition.classes_per_client or clients.num_clients"
-        )
-
-
 def _deal_shards(
     labels: _Ints, num_clients: int, classes_per_client: int, generator: np.random.Generator
 ) -> Partition:
-    # Shards differ by an image where the division leaves a remainder: every image is dealt.
     num_shards = num_clients * classes_per_client
-    starts = _equal_offsets(len(labels), num_shards)
+    if num_shards > len(labels):
+        raise ValueError(
+            f"partition.classes_per_client={classes_per_client}: {num_clients} clients need "
+            f"{num_shards} shards, but there are only {len(labels)} training images; lower "
+            "partition.classes_per_client or clients.num_clients"
+        )
+    # Shards differ by an image where the division leaves a remainder: every image is dealt.
+    starts = equal_offsets(len(labels), num_shards)
     dealt = generator.permutation(num_shards)  # client-major
     sizes = np.diff(starts)[dealt]
     ends = np.cumsum(sizes)
@@ -197,14 +195,7 @@ def _deal_shards(
     )
 
 
-def _check_dirichlet(alpha: float, min_images: int, num_clients: int, num_images: int) -> None:
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"partition.alpha={alpha}: choose a finite value above 0, such as 0.5")
-    if min_images < 1:
-        raise ValueError(
-            f"partition.min_images={min_images}: a client without images can't take part; set at "
-            "least 1"
-        )
+def _check_min_images(min_images: int, num_clients: int, num_images: int) -> None:
     if min_images * num_clients > num_images:
         raise ValueError(
             f"partition.min_images={min_images}: {num_clients} clients need "

@@ -17,6 +17,7 @@ from mocosfl.system.randomness import numpy_generator
 _Ints = npt.NDArray[np.int64]
 # Labels of a side's images, (m,), its number of clients and its name -> who holds which of them.
 Deal = Callable[[_Ints, int, str], Partition]
+_TOLERANCE = 0.01  # of all images, in the share of the rich
 
 
 def deal_rich_and_poor(
@@ -76,24 +77,21 @@ def _divide(labels: _Ints, fraction: float, generator: np.random.Generator) -> t
     return np.sort(by_class[is_rich]), np.sort(by_class[~is_rich])
 
 
-def check_rich_share(
-    partition: Partition, *, num_rich: int, rich_data_fraction: float, tolerance: float = 0.01
-) -> None:
+def check_rich_share(partition: Partition, *, num_rich: int, rich_data_fraction: float) -> None:
     """Compare a partition that was given with what `heterogeneity` says of it.
 
     Args:
         partition: of all clients, the rich first.
         num_rich: rich clients; with 0 there is nothing to compare.
         rich_data_fraction: part of the images that the rich should hold together.
-        tolerance: how far the part may be from it.
 
     Raises:
-        ValueError: the rich hold another part.
+        ValueError: the rich hold another part, by more than a hundredth of all images.
     """
     if num_rich == 0:
         return
     share = float(partition.counts[:num_rich].sum() / partition.counts.sum())
-    if abs(share - rich_data_fraction) > tolerance:
+    if abs(share - rich_data_fraction) > _TOLERANCE:
         raise ValueError(
             f"heterogeneity.rich_data_fraction={rich_data_fraction}: in the partition that was "
             f"given the first {num_rich} clients hold {share:.3f} of the images; set it to that, "

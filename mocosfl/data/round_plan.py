@@ -53,8 +53,7 @@ def plan_round(
     pool_size: int,
     batch_sizes: _Ints | int,
     syncs_per_round: int,
-    local_epochs: int = 1,
-    num_steps: int | None = None,
+    num_steps: int,
     dropout_probability: float = 0.0,
 ) -> RoundPlan:
     """Plan one round.
@@ -66,13 +65,10 @@ def plan_round(
         pool_size: P, in [1, N].
         batch_sizes: b of each client, (N,), or one for all; at least 1.
         syncs_per_round: F, at least 1.
-        local_epochs: passes over a client's images, at least 1.
-        num_steps: S, at least 1; None: what `steps_per_round` gives.
+        num_steps: S, at least 1.
         dropout_probability: of a client missing a step, [0, 1).
     """
     batch_sizes = np.broadcast_to(np.asarray(batch_sizes), (partition.num_clients,))
-    if num_steps is None:
-        num_steps = steps_per_round(partition.counts, batch_sizes, local_epochs=local_epochs)
     pool = draw_pool(partition.num_clients, pool_size, seed=seed, round_index=round_index)
     pool = pool[np.argsort(-batch_sizes[pool], kind="stable")]
     groups = []
@@ -107,8 +103,7 @@ def steps_per_round(counts: _Ints, batch_sizes: _Ints | int, *, local_epochs: in
         Passes times floor(images of all / batches of all), at least 1 a pass.
     """
     batch_sizes = np.broadcast_to(np.asarray(batch_sizes), counts.shape)
-    if batch_sizes.min() < 1:
-        raise ValueError(f"clients.batch_size={batch_sizes.min()}: set at least 1")
+    assert batch_sizes.min() >= 1  # a rule of `validate`
     return local_epochs * max(1, int(counts.sum()) // int(batch_sizes.sum()))
 
 
@@ -138,8 +133,7 @@ def sync_steps(num_steps: int, syncs_per_round: int) -> npt.NDArray[np.bool_]:
         num_steps: S, at least 1.
         syncs_per_round: F, at least 1.
     """
-    if syncs_per_round < 1:
-        raise ValueError(f"clients.syncs_per_round={syncs_per_round}: set at least 1")
+    assert syncs_per_round >= 1  # a rule of `validate`
     period = max(1, num_steps // syncs_per_round)
     due: npt.NDArray[np.bool_] = np.arange(num_steps) % period == period - 1
     due[-1] = True
@@ -157,15 +151,8 @@ def draw_pool(num_clients: int, pool_size: int, *, seed: int, round_index: int) 
 
     Returns:
         (P,), in random order; if everyone takes part, 0, 1, ..., N - 1 in this order.
-
-    Raises:
-        ValueError: the pool is empty, or larger than the number of clients.
     """
-    if not 1 <= pool_size <= num_clients:
-        raise ValueError(
-            f"clients.participation: it gives a pool of {pool_size} of {num_clients} clients; "
-            "choose a participation that gives at least 1 client and at most all"
-        )
+    assert 1 <= pool_size <= num_clients  # a rule of `validate`
     if pool_size == num_clients:
         return np.arange(num_clients)
     generator = numpy_generator(seed, "pool", round_index)

@@ -20,7 +20,7 @@ class Shard(NamedTuple):
 
     groups: list[tuple[_Ints, int]]  # its own; places in its own part of the pool
     own: npt.NDArray[np.bool_]  # (B,) whether a row is its own
-    starts: list[_Ints]  # of each group of all: see `step.Everyone`
+    starts: list[_Ints]  # of each group of all: see `step_input.Everyone`
     num_rows: tuple[int, ...]  # of each process
 
 

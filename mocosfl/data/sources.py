@@ -101,14 +101,13 @@ def load_dataset(settings: DatasetSettings, data_dir: Path) -> ImageDataset:
     """Load a data set from its cache, which is filled from the source first if it is not there.
 
     Args:
-        settings: the configuration's group `dataset`.
+        settings: the configuration's group `dataset`, valid.
         data_dir: folder of all caches.
 
     Raises:
         FileNotFoundError: neither the cache nor the source's files are there.
         ValueError: a setting does not fit the source or the cache, or a file is broken.
     """
-    _check_settings(settings)
     if settings.source == "pictures":
         return _list_pictures(settings)
     if settings.source == "arrays":
@@ -123,27 +122,8 @@ def load_dataset(settings: DatasetSettings, data_dir: Path) -> ImageDataset:
     return load_cache(folder, settings.image_size, num_classes=settings.num_classes)
 
 
-def _check_settings(settings: DatasetSettings) -> None:
-    if settings.source not in SOURCES:
-        raise ValueError(
-            f"dataset.source={settings.source}: unknown; choose one of {', '.join(SOURCES)}"
-        )
-    if settings.name in ("", ".", "..") or Path(settings.name).name != settings.name:
-        raise ValueError(
-            f"dataset.name={settings.name}: it names a folder below data_dir; give one plain name"
-        )
-    if not 0 <= settings.test_fraction < 1:
-        raise ValueError(
-            f"dataset.test_fraction={settings.test_fraction}: choose a value in [0, 1)"
-        )
-
-
 def _source_path(settings: DatasetSettings) -> Path:
-    if not settings.path:
-        raise ValueError(
-            f"dataset.path is not set: dataset.source={settings.source} reads the folder that it "
-            "names; set dataset.path=<folder>"
-        )
+    assert settings.path  # a rule of `validate`
     path = _absolute(settings.path)
     if not path.is_dir():
         raise FileNotFoundError(

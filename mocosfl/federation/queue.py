@@ -44,11 +44,7 @@ class KeyQueue(nn.Module):
             keys: (q, m, D) keys for each, in the order of writing; m at most L.
         """
         num_keys = keys.shape[1]
-        if num_keys > self.length:
-            raise ValueError(
-                f"moco.queue_length: a queue of {self.length} keys cannot take the {num_keys} "
-                "keys of one step; make the queue longer or the step smaller"
-            )
+        assert num_keys <= self.length  # a rule of `validate`
         offsets = torch.arange(num_keys, device=keys.device)
         places = (self.pointers[queues, None] + offsets) % self.length  # (q, m)
         self.keys[queues[:, None], places] = keys.to(self.keys.dtype)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.config.choices import PartitionKind, TaressflMode
-from mocosfl.config.derived import num_rich_clients
+from mocosfl.config.choices import PartitionKind
+from mocosfl.config.derived import data_sets, is_expert, num_rich_clients
 from mocosfl.config.schema import Config, DatasetConfig
 from mocosfl.data.expert_data import num_target_images, open_data
+from mocosfl.data.partition import check_num_clients, equal_offsets
 from mocosfl.data.partition_file import load_partition
 
 
@@ -30,7 +31,7 @@ def find_cohort(config: Config) -> Cohort:
     """
     if _is_there(config):
         return Cohort(open_data(config).partition.counts, "dealt as in a run")
-    if config.taressfl.mode is TaressflMode.expert:
+    if is_expert(config):
         return Cohort(_parts_of_expert(config), "dataset.num_train_images, data not there")
     if config.partition.kind is PartitionKind.file:
         assert config.partition.path is not None  # a rule of `validate`
@@ -44,18 +45,15 @@ def find_cohort(config: Config) -> Cohort:
         )
     number -= int(config.callbacks.knn_held_out_fraction * number)
     num_clients = config.clients.num_clients
-    if number < num_clients:
-        raise ValueError(
-            f"clients.num_clients={num_clients}: more than the {number} training images of "
-            f"{config.dataset.name}; use fewer clients"
-        )
+    check_num_clients(num_clients, number)
     words = f"of dataset.num_train_images={number:,}, data not there"
     num_rich = num_rich_clients(config)
     if num_rich == 0:
-        return Cohort(_equal(number, num_clients), f"equal parts {words}")
+        return Cohort(np.diff(equal_offsets(number, num_clients)), f"equal parts {words}")
     held = round(config.heterogeneity.rich_data_fraction * number)
-    sides = (_equal(held, num_rich), _equal(number - held, num_clients - num_rich))
-    return Cohort(np.concatenate(sides), f"equal parts on each side {words}")
+    sides = ((held, num_rich), (number - held, num_clients - num_rich))
+    counts = np.concatenate([np.diff(equal_offsets(*side)) for side in sides])
+    return Cohort(counts, f"equal parts on each side {words}")
 
 
 def _parts_of_expert(config: Config) -> npt.NDArray[np.int64]:
@@ -72,17 +70,9 @@ def _parts_of_expert(config: Config) -> npt.NDArray[np.int64]:
     return np.array([part for part in parts if part])
 
 
-def _equal(number: int, num_parts: int) -> npt.NDArray[np.int64]:
-    counts = np.full(num_parts, number // num_parts)
-    counts[: number % num_parts] += 1
-    return counts
-
-
 def _is_there(config: Config) -> bool:
     """Return whether the data set lies as arrays where a run would look for it."""
-    expert = config.taressfl.mode is TaressflMode.expert
-    sets = [config.dataset, config.taressfl.auxiliary if expert else None]
-    return all(_has_arrays(config, d) for d in sets if d is not None)
+    return all(_has_arrays(config, d) for d in data_sets(config).values())
 
 
 def _has_arrays(config: Config, d: DatasetConfig) -> bool:

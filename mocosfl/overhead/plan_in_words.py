@@ -102,7 +102,7 @@ def _edge(config: Config) -> str:
 def _taressfl(config: Config) -> str:
     t = config.taressfl
     penalty = f"alpha {t.alpha:g}, target SSIM {t.target_ssim:g}"
-    if t.mode is TaressflMode.expert:
+    if is_expert(config):
         assert t.auxiliary is not None
         rows = dict(zip(("target", "auxiliary")[-len(part_batch_sizes(config)) :],
                         part_batch_sizes(config).tolist(), strict=True))  # fmt: skip

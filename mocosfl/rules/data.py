@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 from mocosfl.config.choices import PartitionKind
-from mocosfl.config.schema import Config
-from mocosfl.rules.problems import not_below_1, not_from_0_to_1, not_positive, too_small
+from mocosfl.config.derived import data_sets
+from mocosfl.config.schema import Config, DatasetConfig
+from mocosfl.rules.problems import not_below_1, not_from_0_to_1, too_small
 
 MIN_IMAGE_SIZE = 8  # pixels
 
@@ -36,31 +38,37 @@ def augmentation_rules(config: Config) -> Iterator[str]:
 
 
 def dataset_rules(config: Config) -> Iterator[str]:
-    """Yield a line for each setting that does not fit the images' source."""
-    d = config.dataset
+    """Yield a line for each setting of a data set that does not fit the images' source."""
+    for group, settings in data_sets(config).items():
+        yield from _one_dataset(group, settings)
+
+
+def _one_dataset(group: str, d: DatasetConfig) -> Iterator[str]:
     yield from too_small(
         [
-            ("dataset.image_size", d.image_size, MIN_IMAGE_SIZE),
-            ("dataset.num_classes", d.num_classes, 1),
-            ("dataset.num_workers", d.num_workers, 1),
+            (f"{group}.image_size", d.image_size, MIN_IMAGE_SIZE),
+            (f"{group}.num_classes", d.num_classes, 1),
+            (f"{group}.num_workers", d.num_workers, 1),
         ]
     )
+    if d.name in ("", ".", "..") or Path(d.name).name != d.name:
+        yield f"{group}.name={d.name}: names a folder below data_dir; give one plain name"
     for key, values in (("mean", d.mean), ("std", d.std)):
         if len(values) != 3:
-            yield f"dataset.{key}={list(values)}: needs three values, one a channel"
+            yield f"{group}.{key}={list(values)}: needs three values, one a channel"
     if min(d.std, default=1) <= 0:
-        yield f"dataset.std={list(d.std)}: must be above 0"
+        yield f"{group}.std={list(d.std)}: must be above 0"
     if d.path is not None and d.source not in SOURCES_WITH_PATH:
-        yield f"dataset.path={d.path}: dataset.source={d.source} does not read it; leave it null"
+        yield f"{group}.path={d.path}: {group}.source={d.source} does not read it; leave it null"
     if not d.path and d.source in SOURCES_WITH_PATH:
         yield (
-            f"dataset.path={d.path or 'null'}: dataset.source={d.source} reads the folder it "
-            "names; set dataset.path=<folder>"
+            f"{group}.path={d.path or 'null'}: {group}.source={d.source} reads the folder it "
+            f"names; set {group}.path=<folder>"
         )
-    yield from not_below_1([("dataset.test_fraction", d.test_fraction)])
+    yield from not_below_1([(f"{group}.test_fraction", d.test_fraction)])
     if 0 < d.test_fraction < 1 and d.source not in SOURCES_WITHOUT_TEST:
         yield (
-            f"dataset.test_fraction={d.test_fraction}: dataset.source={d.source} brings its own "
+            f"{group}.test_fraction={d.test_fraction}: {group}.source={d.source} brings its own "
             "test images; set it to 0"
         )
 
@@ -74,7 +82,8 @@ def partition_rules(config: Config) -> Iterator[str]:
             ("partition.min_images", p.min_images, 1),
         ]
     )
-    yield from not_positive([("partition.alpha", p.alpha)])
+    if not 0 < p.alpha < math.inf:
+        yield f"partition.alpha={p.alpha}: must be above 0 and finite"
     if p.kind is PartitionKind.shards and p.classes_per_client > config.dataset.num_classes:
         yield (
             f"partition.classes_per_client={p.classes_per_client}: the data set has "

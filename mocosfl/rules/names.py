@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mocosfl.config.derived import data_sets
 from mocosfl.config.methods import METHODS
 from mocosfl.config.schema import Config
 from mocosfl.data.sources import SOURCES
@@ -39,9 +40,10 @@ def _missing_keys(values: dict[Any, Any], prefix: str) -> Iterator[str]:
 
 def name_rules(config: Config) -> Iterator[str]:
     """Yield a line for each name that is not known."""
+    sources = [(f"{group}.source", d.source, SOURCES) for group, d in data_sets(config).items()]
     return unknown(
         [
-            ("dataset.source", config.dataset.source, SOURCES),
+            *sources,
             ("backbone.name", config.backbone.name, BACKBONES),
             ("trainer.accelerator", config.trainer.accelerator, ACCELERATORS),
             ("trainer.precision", config.trainer.precision, PRECISIONS),

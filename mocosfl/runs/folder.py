@@ -10,7 +10,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from mocosfl.config.identity import recorded_config
+from mocosfl.config.identity import (
+    CONFIG_FILE,
+    check_run_folder,
+    recorded_config,
+    unreadable_config,
+)
 from mocosfl.config.schema import Config
 from mocosfl.system.files import write_atomically
 
@@ -30,7 +35,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The whole configuration, resolved."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG_FILE
 
     @property
     def plan(self) -> Path:
@@ -155,17 +160,10 @@ class RunFolder:
             FileNotFoundError: the folder is not that of a run.
             ValueError: its config.yaml is not readable, or that of another version.
         """
-        if not self.config.is_file():
-            raise FileNotFoundError(
-                f"run={self.path}: not a run folder, it has no config.yaml; name the folder that "
-                "the run printed, one below multirun/"
-            )
+        check_run_folder(self.path, "run")
+        source, way_out = str(self.config), "put it back as it was"
         try:
             values = OmegaConf.load(self.config)
         except (OmegaConfBaseException, YAMLError) as error:
-            raise ValueError(
-                f"{self.config}: not a configuration of this version of mocosfl ({error}); put it "
-                "back as it was"
-            ) from error
-        way_out = "put it back as it was, or use the version that wrote it"
-        return recorded_config(values, str(self.config), way_out)
+            raise unreadable_config(source, str(error), way_out) from error
+        return recorded_config(values, source, f"{way_out}, or use the version that wrote it")

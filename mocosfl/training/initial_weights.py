@@ -4,18 +4,19 @@ An expert (`python -m mocosfl.expert`) gives its head to every client and its se
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from torch import nn
 
-from mocosfl.config.choices import TaressflMode
-from mocosfl.config.derived import is_supervised
+from mocosfl.config.derived import is_expert, is_supervised
 from mocosfl.config.schema import Config
 from mocosfl.federation.build import build_federation
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.server import Server
+from mocosfl.rules.problems import refuse
 from mocosfl.runs.checkpoint import (
     Encoder,
     check_has_head,
@@ -83,21 +84,20 @@ def load_expert(config: Config) -> dict[str, Any] | None:
             f"taressfl.expert={path}: method={theirs.method.name} has trained a classifier, and no "
             "projector to go on with; name an expert, or a run of mocosfl or monacosfl"
         )
-    _check_same_network(config, theirs, path)
+    refuse(_other_network(config, theirs, path))
     _check_trained(checkpoint, theirs, path)
     return checkpoint
 
 
-def _check_same_network(config: Config, theirs: Config, path: str) -> None:
-    lines = []
+def _other_network(config: Config, theirs: Config, path: str) -> Iterator[str]:
+    """Yield a line for each setting of the network that the expert has otherwise."""
     for key in SHARED_KEYS:
         ours, other = OmegaConf.select(_node(config), key), OmegaConf.select(_node(theirs), key)
         if ours != other:
-            lines.append(f"{key}={ours}: the expert taressfl.expert={path} has {other}; set {key}="
-                         f"{'null' if other is None else other}, or train an expert for "
-                         f"{ours}")  # fmt: skip
-    if lines:
-        raise ValueError("\n".join(lines))
+            yield (
+                f"{key}={ours}: the expert taressfl.expert={path} has {other}; set {key}="
+                f"{'null' if other is None else other}, or train an expert for {ours}"
+            )
 
 
 def _node(config: Config) -> Any:
@@ -127,7 +127,7 @@ def _check_trained(checkpoint: dict[str, Any], theirs: Config, path: str) -> Non
                 ".ckpt file itself to take it as it is"
             )
         log.warning("taressfl.expert=%s: of step %d of %d", path, step, planned)
-    if theirs.taressfl.mode is not TaressflMode.expert:
+    if not is_expert(theirs):
         log.warning(
             "taressfl.expert=%s: is a run with taressfl=%s, trained without an attacker of its "
             "own; its head may be easy to invert (python -m mocosfl.attack tells)",

@@ -14,6 +14,7 @@ from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
 from mocosfl.overhead.plan import Plan
+from mocosfl.rules.problems import refuse
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.units import megabytes
 
@@ -36,9 +37,7 @@ def check_memory(
     """
     host = _host_bytes() if host_bytes is None else host_bytes
     gpu = _gpu_bytes(config) if gpu_bytes is None else gpu_bytes
-    problems = list(_problems(config, plan, host, gpu))
-    if problems:
-        raise ValueError("\n".join(problems))
+    refuse(_problems(config, plan, host, gpu))
 
 
 def pool_bytes(config: Config, plan: Plan) -> int:

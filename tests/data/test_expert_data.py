@@ -60,9 +60,3 @@ def test_joined_images_are_numbered_one_behind_the_other():
     assert len(joined) == 8
     for rows in (np.array([7, 0, 4, 5]), slice(3, 7), slice(0, 2)):
         assert np.array_equal(np.asarray(joined[rows]), both[rows])
-
-
-def test_auxiliary_images_of_another_size_are_refused():
-    first, second = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 64, 64, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"taressfl\.auxiliary: images of 64 x 64 .* 32 x 32"):
-        JoinedImages(first, second)

@@ -49,7 +49,13 @@ def test_each_row_is_an_image_of_its_client_as_the_round_plan_says():
     loader = make_loader(view_maker(NUMBERED, IDENTITY))
     for number, step in enumerate(loader):
         plan = plan_round(
-            PARTITION, number // 4, seed=5, pool_size=3, batch_sizes=2, syncs_per_round=2
+            PARTITION,
+            number // 4,
+            seed=5,
+            pool_size=3,
+            batch_sizes=2,
+            syncs_per_round=2,
+            num_steps=4,
         )
         for view in (step.view1, step.view2):
             assert view.shape == (6, 3, 8, 8)
@@ -197,7 +203,9 @@ def test_views_are_normalised_by_channel():
         PATTERNS, IDENTITY, mean=[0.1, 0.2, 0.3], std=[0.5, 1.0, 2.0], device=torch.device("cpu")
     )
     step = next(iter(make_loader(maker)))
-    plan = plan_round(PARTITION, 0, seed=5, pool_size=3, batch_sizes=2, syncs_per_round=2)
+    plan = plan_round(
+        PARTITION, 0, seed=5, pool_size=3, batch_sizes=2, syncs_per_round=2, num_steps=4
+    )
     indices = plan.groups[0].images[0].ravel()
     pixels = torch.from_numpy(PATTERNS[indices]) / 255  # (B, H, W, 3)
     expected = (pixels - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 1.0, 2.0])

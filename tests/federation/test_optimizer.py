@@ -43,11 +43,6 @@ def test_constant_stays() -> None:
     assert [factor(r) for r in (0, 2, 100)] == [1.0, 1.0, 1.0]
 
 
-def test_unknown_schedule_is_an_error_that_names_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"optimizer\.schedule=linear: .*constant, cosine or step"):
-        round_factor("linear", num_rounds=3, decay=0.1)
-
-
 def test_published_client_schedule_swings_with_a_period_of_twice_the_rounds_in_steps() -> None:
     factor = published_client_factor(200)
 

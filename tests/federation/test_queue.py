@@ -97,15 +97,6 @@ def test_whole_keys_are_written() -> None:
     assert queue.keys[0].tolist() == [[1, -1], [2, -2], [0, 0]]
 
 
-def test_more_keys_than_the_queue_holds_are_an_error_that_names_the_setting() -> None:
-    queue = make_queue(length=3)
-    with pytest.raises(ValueError, match=r"moco\.queue_length.* 3 keys .* 4 keys"):
-        queue.enqueue(SHARED, numbered(1, 2, 3, 4))
-
-    assert first_components(queue) == [0, 0, 0]
-    assert queue.pointers.tolist() == [0]
-
-
 def test_negatives_are_those_of_the_asked_queues_and_do_not_change_later() -> None:
     queue = make_queue(num_queues=3, length=2)
     clients = torch.tensor([2, 0])

@@ -75,7 +75,7 @@ def test_json_holds_the_same_figures(tmp_path: Path, capsys: pytest.CaptureFixtu
         (
             ["dataset=digits", "clients.num_clients=2000", "clients.participation=0.01",
              "data_dir=nowhere"],
-            "use fewer clients",
+            "only 1438 training images; lower clients.num_clients",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -66,6 +66,15 @@ def test_each_mode_is_valid(compose_quick: Compose, overrides: list[str]):
             [*EXPERT, "taressfl.auxiliary.source=pictures"],
             r"taressfl\.auxiliary\.source=pictures: an expert reads",
         ),
+        (
+            [*EXPERT, "taressfl.auxiliary.source=mnist"],
+            r"taressfl\.auxiliary\.source=mnist: unknown; choose one of digits",
+        ),
+        (
+            [*EXPERT, "taressfl.auxiliary.source=image_folder"],
+            r"taressfl\.auxiliary\.path=null: taressfl\.auxiliary\.source=image_folder reads",
+        ),
+        ([*EXPERT, "taressfl.auxiliary.name=a/b"], r"taressfl\.auxiliary\.name=a/b: .*plain name"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -23,7 +23,7 @@ OUT_OF_RANGE: list[tuple[str, Any, str]] = [
     ("heterogeneity.rich_data_fraction", 1.0, "must be above 0 and below 1"),
     ("heterogeneity.rich_fraction", 1.0, "must be from 0 to below 1; 0 makes all clients alike"),
     ("dataset.num_workers", 0, "must be at least 1"),
-    ("partition.alpha", 0.0, "must be above 0"),
+    ("partition.alpha", 0.0, "must be above 0 and finite"),
     ("clients.num_clients", -1, "must be at least 1"),
     ("clients.batch_size", 0, "must be at least 1"),
     ("clients.syncs_per_round", 0, "must be at least 1"),
@@ -97,6 +97,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "dataset.std=[0.2, 0.0, 0.2]: must be above 0",
     ),
     (
+        {"dataset.name": "a/b"},
+        "dataset.name=a/b: names a folder below data_dir; give one plain name",
+    ),
+    (
+        {"dataset.name": ".."},
+        "dataset.name=..: names a folder below data_dir; give one plain name",
+    ),
+    (
         {"dataset.path": "birds"},
         "dataset.path=birds: dataset.source=digits does not read it; leave it null",
     ),
@@ -121,6 +129,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"partition.classes_per_client": 11},
         "partition.classes_per_client=11: the data set has dataset.num_classes=10; use at most "
         "that many",
+    ),
+    (
+        {"partition.alpha": float("inf")},
+        "partition.alpha=inf: must be above 0 and finite",
     ),
     (
         {"partition.kind": "file"},

@@ -1,8 +1,15 @@
-"""Settings of views: the published ones, and some of which the result is known."""
+"""Settings of views, the published ones and some of which the result is known; draws of them."""
 
 from dataclasses import replace
 
-from mocosfl.data.augmentation import ViewSettings
+import torch
+
+from mocosfl.data.augmentation import (
+    ViewParameters,
+    ViewSettings,
+    draw_uniforms,
+    parameters_from_uniforms,
+)
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 SETTINGS = ViewSettings(
@@ -49,3 +56,11 @@ IDENTITY = ViewSettings(
     blur_sigma_max=2.0,
     flip_probability=0.0,
 )
+
+
+def draw_views(
+    settings: ViewSettings, generator: torch.Generator, *, num_images: int, source_size: int
+) -> ViewParameters:
+    """Draw the parameters of one view of each image, whose sides have `source_size` pixels."""
+    uniforms = draw_uniforms(generator, num_images)
+    return parameters_from_uniforms(settings, uniforms, source_size=source_size)

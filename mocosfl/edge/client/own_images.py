@@ -15,7 +15,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mocosfl.data.image_folder import SUFFIXES, blamed_on, decode_picture, walk_pictures
+from mocosfl.data.image_folder import (
+    SUFFIXES,
+    blamed_on,
+    decode_picture,
+    walk_pictures,
+    warn_of_others,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +139,5 @@ def _list_pictures(folder: Path) -> list[Path]:
             f"--data {folder}: holds neither {ARRAY_NAME} nor pictures "
             f"({', '.join(sorted(SUFFIXES))}); put this client's images there"
         )
-    if others:
-        more = f", like {len(others) - 1} more" if len(others) > 1 else ""
-        logger.warning("%s is not a picture by its name; left out%s", others[0], more)
+    warn_of_others(others)
     return files

@@ -28,6 +28,7 @@ from mocosfl.federation.optimizer import CLIENTS
 from mocosfl.federation.ranks import Ranks
 from mocosfl.runs.checkpoint_content import OPTIMIZERS, STACKS, STATE
 from mocosfl.training.module import MocoSFL
+from mocosfl.training.processes.workers import failure_time
 
 ADDRESS = "127.0.0.1"  # all processes are on one machine
 # Rank 0 measures the kNN monitor alone while the others wait for it.
@@ -184,6 +185,11 @@ class PoolStrategy(DDPStrategy):
 
     def _own(self, of_pool: Tensor) -> Tensor:
         return of_pool[self._clients.ranks.own(self._clients.pool_size)].clone()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Note when this process failed, before `teardown` makes the others fail of it."""
+        failure_time(exception)
+        super().on_exception(exception)
 
     def teardown(self) -> None:
         """Part from the other processes; a run that goes back from a collapse meets new ones."""

@@ -5,6 +5,7 @@ writing is the first one's.
 """
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -18,19 +19,23 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch.distributed import DistError
-
 from mocosfl.system.errors import TrainingStopped
 
 log = logging.getLogger(__name__)
 
 READY = "ready"
-# For a process to end by itself, or to say why it failed, after another one has.
+# For a process to end by itself after another one has.
 GRACE_SECONDS = 20.0
+# For a process to say why it failed, after the first one has: short, since it may not have failed.
+WORD_SECONDS = 2.0
 
 
 class WorkerFailed(RuntimeError):
     """A further process has failed; the message holds its traceback."""
+
+    def __init__(self, message: str, failed_at: float) -> None:
+        super().__init__(message)
+        self.failed_at = failed_at
 
 
 class RankJob(NamedTuple):
@@ -48,8 +53,18 @@ Work = Callable[[RankJob, Callable[[], None]], None]  # calls its second argumen
 
 class _Worker(NamedTuple):
     process: SpawnProcess
-    connection: Connection  # sends READY, then the traceback of a failure
+    connection: Connection  # sends READY, then (time, traceback) of a failure
     rank: int
+
+
+def failure_time(error: BaseException) -> float:
+    """Return when an error was first seen here, in seconds of a clock that all processes share.
+
+    First asked before the process parts from the others: they then fail too, and of all failures
+    the first is the one to tell.
+    """
+    when: float = vars(error).setdefault("failed_at", time.monotonic())
+    return when
 
 
 @contextmanager
@@ -71,21 +86,16 @@ def further_processes(work: Work, jobs: Sequence[RankJob]) -> Iterator[None]:
         threading.Thread(target=_watch, args=(workers, over), daemon=True).start()
         yield
         _await_end(workers)
-    except RuntimeError as error:
-        failure = _first_failure(workers) if _is_of_exchange(error) else None
+    except (WorkerFailed, TrainingStopped):
+        raise
+    except RuntimeError as error:  # perhaps of the exchange with a process that is gone
+        failure = _first_failure(workers, before=failure_time(error))
         if failure is None:
             raise
         raise failure from error
     finally:
         over.set()
         _end(workers)
-
-
-def _is_of_exchange(error: RuntimeError) -> bool:
-    """Return whether an error comes from the exchange with a process that may be gone."""
-    # By its words: torch raises what goes wrong in gloo as a plain RuntimeError with nothing but a
-    # message, which names a file of gloo's. NCCL's errors are DistError.
-    return isinstance(error, DistError) or "gloo" in str(error)
 
 
 def _start(work: Work, job: RankJob) -> _Worker:
@@ -123,8 +133,8 @@ def _run(work: Work, job: RankJob, connection: Connection) -> None:
         work(job, lambda: connection.send(READY))
     except TrainingStopped:
         pass  # the first process has stopped for the same reason, and says so
-    except BaseException:
-        connection.send(traceback.format_exc())
+    except BaseException as error:
+        connection.send((failure_time(error), traceback.format_exc()))
         connection.close()
         os._exit(1)  # not to wait for exchanges with processes that are gone
 
@@ -149,27 +159,28 @@ def _failure(worker: _Worker, *, timeout: float | None) -> WorkerFailed | None:
     try:
         if not worker.connection.poll(timeout):
             return None
-        message = worker.connection.recv()
+        word = worker.connection.recv()
+        if word == READY:
+            return None
+        failed_at, message = word
     except (EOFError, OSError):  # closed without a word
         worker.process.join(GRACE_SECONDS)
         code = worker.process.exitcode
         if code == 0:
             return None
-        message = f"it ended with exit code {code}"
+        failed_at, message = -math.inf, f"it ended with exit code {code}"  # of no other's failure
         if code == -signal.SIGKILL:
             message = "it was killed, perhaps for want of memory"
-    if message == READY:
-        return None
-    return WorkerFailed(f"process {worker.rank} of the run (trainer.devices) failed:\n{message}")
+    words = f"process {worker.rank} of the run (trainer.devices) failed:\n{message}"
+    return WorkerFailed(words, failed_at)
 
 
-def _first_failure(workers: Sequence[_Worker]) -> WorkerFailed | None:
-    until = time.monotonic() + GRACE_SECONDS
-    for worker in workers:
-        failure = _failure(worker, timeout=max(0.0, until - time.monotonic()))
-        if failure is not None:
-            return failure
-    return None
+def _first_failure(workers: Sequence[_Worker], *, before: float) -> WorkerFailed | None:
+    """Return the first of the failures before a time; None if there are none."""
+    until = time.monotonic() + WORD_SECONDS
+    found = [_failure(worker, timeout=max(0.0, until - time.monotonic())) for worker in workers]
+    failures = [failure for failure in found if failure is not None and failure.failed_at < before]
+    return min(failures, key=lambda failure: failure.failed_at, default=None)
 
 
 def _await_end(workers: Sequence[_Worker]) -> None:

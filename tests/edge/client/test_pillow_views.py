@@ -16,7 +16,7 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.client import pillow_views
 from mocosfl.edge.client.pillow_views import DrawnView
 from mocosfl.system.randomness import numpy_generator
-from tests.support.view_settings import MEAN, SETTINGS, STD, STILL
+from tests.support.view_settings import MEAN, SETTINGS, STD, STILL, draw_views
 
 NUM_DRAWN = 3000
 # Of a test that compares two samples of one distribution; seeds are fixed, so it never fails by
@@ -117,9 +117,7 @@ def test_a_picture_of_one_pixel_is_blurred_into_itself() -> None:
 def test_crops_give_the_trainings_picture(output_size: int) -> None:
     settings = replace(STILL, crop_scale_min=0.08, ratio_min=0.5, ratio_max=2, flip_probability=0.5)
     images = pictures(40)
-    drawn = augmentation.draw_views(
-        settings, torch.Generator().manual_seed(2), num_images=40, source_size=32
-    )
+    drawn = draw_views(settings, torch.Generator().manual_seed(2), num_images=40, source_size=32)
     assert 0 < drawn.flip.sum() < 40
     expected = torch_views(images, drawn, output_size=output_size)
     rows = [row_of(drawn, row) for row in range(40)]
@@ -140,9 +138,7 @@ def test_a_crop_sees_nothing_of_the_pixels_around_it() -> None:
 
 def test_whole_views_are_the_trainings_where_the_numbers_are_the_same() -> None:
     images = pictures(200)
-    drawn = augmentation.draw_views(
-        SETTINGS, torch.Generator().manual_seed(4), num_images=200, source_size=32
-    )
+    drawn = draw_views(SETTINGS, torch.Generator().manual_seed(4), num_images=200, source_size=32)
     rows = [row_of(drawn, row) for row in range(200)]
     found = pillow_views.make_pillow_views(images, rows, output_size=32, mean=MEAN, std=STD)
     np.testing.assert_allclose(found, torch_views(images, drawn, output_size=32), atol=1e-4)
@@ -172,7 +168,7 @@ def _drawn() -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[
         views_of(SETTINGS), generator, num_images=NUM_DRAWN, source=(32, 32)
     )
     ours = {name: np.array([getattr(row, name) for row in rows]) for name in DrawnView._fields}
-    drawn = augmentation.draw_views(
+    drawn = draw_views(
         SETTINGS, torch.Generator().manual_seed(0), num_images=NUM_DRAWN, source_size=32
     )
     theirs = {name: field.numpy() for name, field in drawn._asdict().items()}
@@ -245,7 +241,7 @@ def summaries(views: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float3
 @pytest.mark.slow
 def test_whole_views_have_the_trainings_statistics() -> None:
     images = pictures(50).repeat(80, axis=0)
-    drawn = augmentation.draw_views(
+    drawn = draw_views(
         SETTINGS, torch.Generator().manual_seed(6), num_images=len(images), source_size=32
     )
     ours = summaries(draw_and_make(images, seed=6))

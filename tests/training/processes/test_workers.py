@@ -31,12 +31,36 @@ def wait_for_ever(job: RankJob, ready: Callable[[], None]) -> None:
     time.sleep(1000)
 
 
-def end_quietly(job: RankJob, ready: Callable[[], None]) -> None:
+def begin_and_fail(job: RankJob, ready: Callable[[], None]) -> None:
     ready()
+    raise ValueError(f"no step for rank {job.rank}")
 
 
-def job(rank: int = 1) -> RankJob:
-    return RankJob({}, Path(), None, rank, 0)
+def begin_and_fail_later(job: RankJob, ready: Callable[[], None]) -> None:
+    ready()
+    time.sleep(1)
+    raise RuntimeError("connection closed by peer")
+
+
+def fail_in_reverse_order(job: RankJob, ready: Callable[[], None]) -> None:
+    ready()
+    fails = job.folder / "2 fails"
+    if job.rank == 2:
+        fails.touch()
+    else:
+        while not fails.exists():
+            time.sleep(0.1)
+        time.sleep(0.5)
+    raise ValueError(f"no step for rank {job.rank}")
+
+
+def job(rank: int = 1, folder: Path = Path()) -> RankJob:
+    return RankJob({}, folder, None, rank, 0)
+
+
+def await_children() -> None:
+    for process in multiprocessing.active_children():
+        process.join()
 
 
 @pytest.mark.slow
@@ -62,6 +86,38 @@ def test_failure_of_the_first_process_stays_its_own_and_leaves_no_other(error: A
         raise error("enough")
     assert time.monotonic() - start < 5
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_failure_of_a_further_process_replaces_the_error_that_it_led_to():
+    words = r"(?s)process 1 .*no step for rank 1"
+    with (
+        pytest.raises(WorkerFailed, match=words) as raised,
+        further_processes(begin_and_fail, [job()]),
+    ):
+        await_children()
+        raise RuntimeError("connection closed by peer")
+    assert str(raised.value.__cause__) == "connection closed by peer"
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_failure_that_the_first_process_led_to_does_not_replace_its_error():
+    with (
+        pytest.raises(RuntimeError, match="out of memory"),
+        further_processes(begin_and_fail_later, [job()]),
+    ):
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.slow
+def test_first_of_several_failures_is_told(tmp_path: Path):
+    with (
+        pytest.raises(WorkerFailed, match=r"(?s)process 2 .*no step for rank 2"),
+        further_processes(fail_in_reverse_order, [job(rank, tmp_path) for rank in (1, 2)]),
+    ):
+        await_children()
+        raise RuntimeError("connection closed by peer")
 
 
 @pytest.mark.slow
