@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 READY = "ready"
 # For a process to end by itself after another one has.
 GRACE_SECONDS = 20.0
-# For a process to say why it failed, after the first one has: short, since it may not have failed.
-WORD_SECONDS = 2.0
+# For a process to say why it failed, after the first one has. If it has not failed, this is lost.
+WORD_SECONDS = 10.0
 
 
 class WorkerFailed(RuntimeError):

@@ -79,7 +79,11 @@ def test_failure_before_training_is_told(work: Any, words: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, RuntimeError, TrainingStopped])
-def test_failure_of_the_first_process_stays_its_own_and_leaves_no_other(error: Any):
+def test_failure_of_the_first_process_stays_its_own_and_leaves_no_other(
+    error: Any, monkeypatch: pytest.MonkeyPatch
+):
+    # What it waits for a worker that has not failed.
+    monkeypatch.setattr("mocosfl.training.processes.workers.WORD_SECONDS", 0.5)
     start = time.monotonic()
     with pytest.raises(error), further_processes(wait_for_ever, [job()]):
         start = time.monotonic()
