@@ -1,6 +1,5 @@
 """Which images are attacked, and which the attacker knows."""
 
-import copy
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from mocosfl.config.attack import AttackConfig
 from mocosfl.config.choices import TaressflMode
-from mocosfl.config.identity import move_data
+from mocosfl.config.identity import moved
 from mocosfl.config.schema import Config
 from mocosfl.data.cache import Images
 from mocosfl.data.federated_data import FederatedData
@@ -57,9 +56,7 @@ def choose_images(settings: AttackConfig, config: Config, run: RunFolder | None)
         ValueError: there is no such client, or too few images are known.
         FileNotFoundError: the data set is not there.
     """
-    config = copy.deepcopy(config)
-    if settings.data_dir is not None:
-        move_data(config, settings.data_dir)
+    config = moved(config, settings.data_dir)
     images = load_dataset(config.dataset, Path(config.data_dir)).train.images
     held, client = _held(settings, config, run, len(images))
     generator = numpy_generator(settings.seed, "attack victims")
