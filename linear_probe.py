@@ -4,8 +4,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
-
 from mocosfl.config.hydra_setup import hydra_command
 from mocosfl.config.probe import ProbeConfig
 from mocosfl.runs.folder import RunFolder
@@ -15,6 +13,7 @@ from mocosfl.system.logs import setup_logging
 
 if TYPE_CHECKING:
     from mocosfl.runs.checkpoint import Encoder
+    from mocosfl.runs.chosen_checkpoint import Chosen
 
 
 @hydra_command("linear_probe")
@@ -28,13 +27,10 @@ def main(config: ProbeConfig) -> None:
         from mocosfl.rules.machine import check_gpu
         from mocosfl.rules.probe import validate_probe
 
-        if OmegaConf.is_missing(config, "checkpoint"):
-            raise ValueError(
-                "checkpoint=???: name what to probe, checkpoint=<run folder>, a .ckpt file or none"
-            )
         validate_probe(config)
         check_gpu(config.accelerator)
-        encoder, run, folder, name = _choose(config)
+        encoder, chosen = _choose(config)
+        run, folder = chosen.run, chosen.output
         check_writable(folder)  # before anything is said of the encoder
         print(f"encoder: {encoder.source}, {encoder.step:,} training steps", flush=True)
         report = probe_into(folder, encoder, config)
@@ -49,25 +45,20 @@ def main(config: ProbeConfig) -> None:
         if run is not None:
             print(f"next: python -m mocosfl.report {shlex.quote(str(run.path))}")
         if config.wandb and run is not None and encoder.step:
-            log_probes(run, encoder.config, report, folder, name=name)
+            log_probes(run, encoder.config, report, folder, name=chosen.name)
 
 
-def _choose(config: ProbeConfig) -> "tuple[Encoder, RunFolder | None, Path, str]":
-    """Return the encoder, its run, the folder for its results and the name of these."""
+def _choose(config: ProbeConfig) -> "tuple[Encoder, Chosen]":
+    """Return the encoder, and where it comes from."""
     from mocosfl.runs.checkpoint import read_encoder
-    from mocosfl.runs.chosen_checkpoint import choose
+    from mocosfl.runs.chosen_checkpoint import choose, choose_untrained
     from mocosfl.training.initial_weights import fresh_encoder
 
-    if config.checkpoint != "none":
+    if config.run is None:  # `validate_probe`: it is named with checkpoint=none, and only then
         chosen = choose(config.checkpoint, config.which, name="probe", output_dir=config.output_dir)
-        return read_encoder(chosen.file), *chosen[1:]
-    if config.run is None:
-        raise ValueError(
-            "checkpoint=none: name the run whose untrained encoder to probe, run=<run folder>"
-        )
-    run, name = RunFolder(Path(config.run)), "probe_untrained"
-    encoder = fresh_encoder(run.load_config())
-    return encoder, run, Path(config.output_dir or run.path / name), name
+        return read_encoder(chosen.file), chosen
+    run = RunFolder(Path(config.run))
+    return fresh_encoder(run.load_config()), choose_untrained(run, config.output_dir)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,11 @@ def _pieces(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
             device=options.device,
         ),
         "probes": lambda: probe_features(
-            task.train, task.test, task.config, num_classes=NUM_CLASSES
+            task.train,
+            task.test,
+            task.config,
+            num_neighbors=min(NUM_NEIGHBORS, options.images),
+            num_classes=NUM_CLASSES,
         ),
     }
 
@@ -121,7 +125,6 @@ def _task(options: argparse.Namespace, feature_dim: int) -> Task:
 def _config(options: argparse.Namespace) -> ProbeConfig:
     config = default_probe_config()
     config.num_epochs = options.epochs or config.num_epochs
-    config.knn_num_neighbors = min(NUM_NEIGHBORS, options.images)
     return config
 
 

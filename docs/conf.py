@@ -14,7 +14,6 @@ from generated_pages.configuration import configuration_page  # noqa: E402
 project = "MocoSFL"
 html_title = "MocoSFL"
 extensions = ["myst_parser"]
-myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning ends the build

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
-
 from mocosfl.config.attack import AttackConfig
 from mocosfl.config.hydra_setup import hydra_command
 from mocosfl.system.errors import user_errors
@@ -45,10 +43,6 @@ def run_attack(config: AttackConfig) -> None:
     from mocosfl.runs.chosen_checkpoint import choose
     from mocosfl.tracking.loggers import log_to_wandb
 
-    if OmegaConf.is_missing(config, "checkpoint"):
-        raise ValueError(
-            "checkpoint=???: name whose head to attack, checkpoint=<run folder> or a .ckpt file"
-        )
     validate_attack(config)
     check_gpu(config.accelerator)
     chosen = choose(config.checkpoint, config.which, name="attack", output_dir=config.output_dir)

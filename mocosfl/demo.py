@@ -9,17 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mocosfl.runs.probe_names import LINEAR, semi_supervised_name
+
 ROOT = Path(__file__).parent.parent
 Results = dict[str, Any]
 
 
 def accuracies(results: Results) -> dict[str, float]:
     """Return the rows of the table from a `results.json`, fractions."""
-    probes = results["probes"]
+    probes, tenth = results["probes"], semi_supervised_name(0.1)
     return {
         "kNN": results["knn_top1"],
-        "linear probe": probes["linear"]["final_top1"],
-        "10 % of the labels": probes["semi-supervised 10 %"]["final_top1"],
+        "linear probe": probes[LINEAR.recorded]["final_top1"],
+        tenth.title: probes[tenth.recorded]["final_top1"],
     }
 
 

@@ -44,6 +44,7 @@ def embed(config: EmbedConfig) -> None:
     # Imported here, so that --help and typing errors do not wait for torch.
     from mocosfl.encoders.embedding import list_pictures, num_threads, write_features
     from mocosfl.encoders.image_encoder import load_encoder
+    from mocosfl.encoders.neighbours import check_neighbours
     from mocosfl.rules.embed import validate_embed
     from mocosfl.rules.machine import check_gpu
     from mocosfl.system.device import chosen_device
@@ -51,7 +52,8 @@ def embed(config: EmbedConfig) -> None:
     validate_embed(config)
     check_gpu(config.accelerator)
     pictures = list_pictures(Path(config.images))
-    _check_neighbors(config, len(pictures.files))
+    # Before minutes of work, and again after it: pictures left out make them fewer.
+    check_neighbours(config.num_neighbors, len(pictures.files))
     folder = _output_folder(config)
     check_writable(folder)  # before minutes of work
     encoder = load_encoder(config.checkpoint, which=config.which)
@@ -113,15 +115,6 @@ def _output_folder(config: EmbedConfig) -> Path:
             "one of them the next time; choose another, as in output_dir=../embedded"
         )
     return folder
-
-
-def _check_neighbors(config: EmbedConfig, num_pictures: int) -> None:
-    """Check the neighbours before minutes of work; pictures left out may still make them fewer."""
-    if config.num_neighbors > num_pictures - 1:
-        raise ValueError(
-            f"num_neighbors={config.num_neighbors}: {num_pictures} pictures have "
-            f"{num_pictures - 1} others each; choose at most so many, or 0 for no picture sheet"
-        )
 
 
 def _announcement(pictures: "PictureFolder") -> str:

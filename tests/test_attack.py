@@ -186,11 +186,6 @@ def test_too_few_known_images_are_refused_with_numbers(quick_run: RunFolder):
         attack(quick_run.path, "attack.known_fraction=0.001")
 
 
-def test_nothing_to_attack_asks_for_a_checkpoint():
-    with pytest.raises(ValueError, match=r"checkpoint=\?\?\?: name whose head to attack"):
-        run_attack(settings())
-
-
 def test_folder_without_a_checkpoint_says_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoints/last\.ckpt there"):
         attack(tmp_path)

@@ -34,7 +34,7 @@ _folded = textwrap.TextWrapper(
 FULL_HELP = "train.py"
 # From here on Hydra's help prints the whole configuration, which has a page of its own.
 _CONFIGURATION = re.compile(r"^== This run's configuration.*", re.M | re.S)
-_CONFIG_NAME = re.compile(r'config_name="(\w+)"')
+_HYDRA = re.compile(r'^@hydra_command\("(\w+)"\)$', re.M)
 
 
 def commands_page() -> str:
@@ -62,6 +62,12 @@ def purpose(name: str) -> str:
     """Return the first paragraph of a program's docstring, without the command it names."""
     words = (ast.get_docstring(ast.parse(_source(name))) or "").split("\n\n")[0]
     return re.sub(r"\s+", " ", words)
+
+
+def config_file(name: str) -> str | None:
+    """Return the file in `conf/` that a program of Hydra's composes, without its suffix."""
+    found = _HYDRA.search(_source(name))
+    return found and found[1]
 
 
 def _source(name: str) -> str:
@@ -111,9 +117,9 @@ def subcommands(text: str) -> list[str]:
 
 def _command(name: str) -> list[str]:
     title = [f"## {command_line(name)}", purpose(name)]
-    configured = _CONFIG_NAME.search(_source(name))
-    if configured is not None and name != FULL_HELP:
-        comment = "\n".join(head_comment((CONF / f"{configured[1]}.yaml").read_text()))
+    file = config_file(name)
+    if file is not None and name != FULL_HELP:
+        comment = "\n".join(head_comment((CONF / f"{file}.yaml").read_text()))
         return [*title, f"```text\n{comment}\n```", OF_HYDRA]
     text = help_text(name)
     parts = [*title, f"```text\n{text}\n```"]

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from generated_pages.choices import flat, head_comment, read_choice, read_group
-from generated_pages.schema import FILES, Field, Schema, Section, read_schema
+from generated_pages.schema import Field, Schema, Section, read_schema
 from mocosfl.config.hydra_setup import CONF, compose_file
 
 # Groups without keys of their own.
@@ -44,16 +43,9 @@ def composed_values(name: str, *, only: str = "") -> dict[str, str]:
         name: of the file in `conf/`.
         only: prefix of the keys to keep.
     """
-    _register()
     composed = compose_file(name)
     found = {key: value for key, value in flat(_plain(composed)).items() if key.startswith(only)}
     return {key: _resolved(composed, key, value) for key, value in found.items()}
-
-
-def _register() -> None:
-    """Have each file of the schema register itself with Hydra."""
-    for file in FILES:
-        import_module(f"mocosfl.config.{file.stem}")
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
@@ -186,7 +178,6 @@ def _programs(schema: Schema) -> list[str]:
 
 def programs(schema: Schema) -> Iterator[tuple[str, Section]]:
     """Yield the programs beside train.py: the file in `conf/` and the section it is checked by."""
-    _register()
     for file in sorted(CONF.glob("*.yaml")):
         content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         assert isinstance(content, dict)

@@ -1,4 +1,4 @@
-"""The configuration's schema as its source has it: fields, types and the words behind them.
+"""The configuration's schema as its source has it: fields, types and their comments.
 
 Read from the source and not from the classes, because a comment is no part of a class.
 """
@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
-FILES = sorted((Path(__file__).parents[2] / "mocosfl" / "config").glob("*.py"))
+_CONFIG = Path(__file__).parents[2] / "mocosfl" / "config"
 
 
 class Field(NamedTuple):
@@ -19,7 +19,7 @@ class Field(NamedTuple):
 
     name: str
     annotation: str  # as in the source, such as "int | None"
-    meaning: str  # the comment behind or above the field; "" without one
+    meaning: str  # the comment after or above the field; "" without one
 
 
 class Section(NamedTuple):
@@ -41,7 +41,7 @@ def read_schema() -> Schema:
     """Read the files that hold the schema."""
     sections: dict[str, Section] = {}
     enums: dict[str, list[str]] = {}
-    for file in FILES:
+    for file in sorted(_CONFIG.glob("*.py")):
         source = file.read_text()
         comments = _comments(source)
         for node in ast.parse(source).body:
@@ -84,9 +84,9 @@ def _members(enum: ast.ClassDef) -> Iterator[str]:
 def _field(node: ast.AnnAssign, comments: dict[int, _Comment]) -> Field:
     assert isinstance(node.target, ast.Name)
     lines = []
-    behind = comments.get(node.end_lineno or node.lineno)
-    if behind is not None and not behind.alone:
-        lines.append(behind.text)
+    after = comments.get(node.end_lineno or node.lineno)
+    if after is not None and not after.alone:
+        lines.append(after.text)
     above = node.lineno - 1
     while above in comments and comments[above].alone:
         lines.insert(0, comments[above].text)

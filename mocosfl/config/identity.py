@@ -1,5 +1,6 @@
 """Which keys make two runs one, and how two configurations are compared."""
 
+import copy
 import hashlib
 import json
 import re
@@ -162,6 +163,14 @@ def move_data(config: Config, data_dir: str) -> None:
         if dataset is not None and path is not None:
             dataset.path = path.replace("${data_dir}", data_dir, 1)
     config.data_dir = data_dir
+
+
+def moved(config: Config, data_dir: str | None) -> Config:
+    """Return a copy of a run's configuration with its data in another data_dir; None: the same."""
+    config = copy.deepcopy(config)
+    if data_dir is not None:
+        move_data(config, data_dir)
+    return config
 
 
 MAX_NAME = 40  # characters of a name that the user chose; a file name has at most 255 bytes

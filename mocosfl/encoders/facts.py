@@ -1,21 +1,15 @@
-"""What a taken-away encoder says of itself: enough to build it anew, and where it comes from.
+"""What a taken-away encoder says of itself: enough to build it again, and where it comes from."""
 
-The facts travel as the metadata of exported files: a key a fact, `mocosfl.<name>`, its value as
-JSON.
-"""
-
-import json
-from types import NoneType
-from typing import Any, NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import torch
 from torch import nn
 
 from mocosfl.models.split import bottleneck_of, split_backbone
 from mocosfl.runs.checkpoint import Encoder
+from mocosfl.system.metadata import from_metadata, to_metadata
 
 FORMAT_VERSION = 1  # of the metadata and the names of the weights
-_PREFIX = "mocosfl."
 
 
 class EncoderFacts(NamedTuple):
@@ -41,29 +35,7 @@ class EncoderFacts(NamedTuple):
 
     def to_metadata(self) -> dict[str, str]:
         """Return the facts as the metadata of a file."""
-        return {_PREFIX + name: json.dumps(value) for name, value in self._asdict().items()}
-
-
-# Of the facts, as JSON has them.
-_KINDS: dict[str, tuple[type, ...]] = {
-    "backbone": (str,),
-    "width": (int,),
-    "cut_layer": (int, NoneType),
-    "bottleneck_channels": (int, NoneType),
-    "bottleneck_stride": (int,),
-    "bottleneck_kernel": (int,),
-    "bottleneck_relu": (bool,),
-    "client_residual": (bool,),
-    "num_features": (int,),
-    "image_size": (int,),
-    "mean": (list,),
-    "std": (list,),
-    "dataset": (str,),
-    "method": (str,),
-    "num_clients": (int,),
-    "step": (int,),
-    "format_version": (int,),
-}
+        return to_metadata(self._asdict())
 
 
 def facts_of(encoder: Encoder) -> EncoderFacts:
@@ -98,15 +70,10 @@ def encoder_facts_from_metadata(metadata: dict[str, str]) -> EncoderFacts:
     Raises:
         KeyError, ValueError, TypeError: they are not there, or not as `to_metadata` writes them.
     """
-    version = json.loads(metadata[_PREFIX + "format_version"])
+    version = from_metadata(metadata, {"format_version": int})["format_version"]
     if version != FORMAT_VERSION:
         raise ValueError(f"format {version}, where this version of mocosfl reads {FORMAT_VERSION}")
-    values: dict[str, Any] = {name: json.loads(metadata[_PREFIX + name]) for name in _KINDS}
-    for name, kinds in _KINDS.items():
-        if type(values[name]) not in kinds:
-            raise TypeError(f"{name}={values[name]!r}")
-    mean, std = (tuple(map(float, values.pop(name))) for name in ("mean", "std"))
-    return EncoderFacts(mean=mean, std=std, **values)
+    return EncoderFacts(**from_metadata(metadata, get_type_hints(EncoderFacts)))
 
 
 def build_encoder_network(facts: EncoderFacts) -> nn.Sequential:

@@ -37,6 +37,20 @@ def choose_queries(num_rows: int, num_queries: int, seed: int) -> _Ints:
     return numpy_generator(seed, "queries").integers(edges[:-1], edges[1:])
 
 
+def check_neighbours(num_neighbors: int, num_pictures: int) -> None:
+    """Check that each picture has so many others.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    others = num_pictures - 1
+    if num_neighbors > others:
+        raise ValueError(
+            f"num_neighbors={num_neighbors}: {num_pictures} pictures have {others} others each; "
+            "choose at most so many, or 0 for no picture sheet"
+        )
+
+
 def nearest_neighbours(
     features: npt.NDArray[np.float32], queries: _Ints, num_neighbors: int
 ) -> Neighbours:
@@ -45,17 +59,12 @@ def nearest_neighbours(
     Args:
         features: (N, F), may be memory-mapped.
         queries: (Q,) rows.
-        num_neighbors: k, 1 to N - 1.
+        num_neighbors: k, at least 1.
 
     Raises:
-        ValueError: k is out of bounds.
+        ValueError: each has fewer than k others.
     """
-    others = len(features) - 1
-    if not 1 <= num_neighbors <= others:
-        raise ValueError(
-            f"num_neighbors={num_neighbors}: each of the {others + 1} pictures has {others} "
-            f"others; choose from 1 to {others}, or 0 for no picture sheet"
-        )
+    check_neighbours(num_neighbors, len(features))
     wanted = normalize(torch.from_numpy(np.array(features[queries])), dim=1)  # (Q, F)
     best = torch.full((len(queries), num_neighbors), -torch.inf)
     rows = torch.full((len(queries), num_neighbors), -1)

@@ -1,6 +1,5 @@
 """All probes of one encoder, and what is written about them."""
 
-import copy
 import json
 import logging
 import math
@@ -14,13 +13,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mocosfl.config.identity import move_data
+from mocosfl.config.identity import moved
 from mocosfl.config.probe import ProbeConfig
 from mocosfl.data.cache import ImageArrays, ImageDataset
 from mocosfl.data.sources import load_dataset
 from mocosfl.evaluation.embedding_map import EmbeddingMap, map_features, write_map
 from mocosfl.evaluation.features import extract_features
 from mocosfl.evaluation.knn import knn_top1
+from mocosfl.evaluation.probeable import check_probeable
 from mocosfl.evaluation.probes import (
     LabelledFeatures,
     ProbeResult,
@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 # The published recipe of the semi-supervised heads.
 DECAY_FRACTIONS, DECAY_FACTOR = (0.6, 0.8), 0.1
 
-# What shapes the figures, and goes into results.json with them.
+# What shapes the figures beside k, and goes into results.json with them.
 SETTINGS = (
-    "knn_num_neighbors", "knn_temperature", "num_epochs", "batch_size", "learning_rate",
-    "hidden_dim", "label_fractions", "seed",
+    "knn_temperature", "num_epochs", "batch_size", "learning_rate", "hidden_dim",
+    "label_fractions", "seed",
 )  # fmt: skip
 
 
@@ -64,31 +64,24 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
 
     Args:
         encoder: what to evaluate.
-        dataset: with test images.
+        dataset: that it was trained on.
         config: of the probes.
 
     Raises:
         ValueError: no test images, or more neighbours than training images.
     """
-    if dataset.test is None:
-        raise ValueError(
-            f"dataset.name={encoder.config.dataset.name}: has no test images to probe with; put "
-            "test_images.npy and test_labels.npy into its folder"
-        )
-    config = _with_neighbors(config, encoder)
-    num_training = len(dataset.train.labels)
-    assert config.knn_num_neighbors is not None
-    if not 1 <= config.knn_num_neighbors <= num_training:
-        raise ValueError(
-            f"knn_num_neighbors={config.knn_num_neighbors}: must be from 1 to the {num_training} "
-            "training images"
-        )
+    neighbors = config.knn_num_neighbors
+    if neighbors is None:  # as many as the encoder's own run asks
+        neighbors = encoder.config.callbacks.knn_num_neighbors
+    check_probeable(encoder.config.dataset.name, dataset, neighbors, "knn_num_neighbors")
+    assert dataset.test is not None
     before, start = fingerprint(encoder.network), time.monotonic()
     train = _features(encoder, dataset.train, config)
     test = _features(encoder, dataset.test, config)
     feature_seconds, start = time.monotonic() - start, time.monotonic()
+    num_classes = encoder.config.dataset.num_classes
     knn, probes = probe_features(
-        train, test, config, num_classes=encoder.config.dataset.num_classes
+        train, test, config, num_neighbors=neighbors, num_classes=num_classes
     )
     after = fingerprint(encoder.network)
     if after != before:
@@ -104,16 +97,11 @@ def probe_encoder(encoder: Encoder, dataset: ImageDataset, config: ProbeConfig) 
         after,
         found,
         map_seconds,
-        {key: _plain(getattr(config, key)) for key in SETTINGS},
+        {
+            "knn_num_neighbors": neighbors,
+            **{key: _plain(getattr(config, key)) for key in SETTINGS},
+        },
     )
-
-
-def _with_neighbors(config: ProbeConfig, encoder: Encoder) -> ProbeConfig:
-    """Fill in the number of neighbours that the encoder's own run asks."""
-    config = copy.deepcopy(config)
-    if config.knn_num_neighbors is None:
-        config.knn_num_neighbors = encoder.config.callbacks.knn_num_neighbors
-    return config
 
 
 def _plain(value: Any) -> Any:
@@ -121,27 +109,32 @@ def _plain(value: Any) -> Any:
 
 
 def probe_features(
-    train: LabelledFeatures, test: LabelledFeatures, config: ProbeConfig, *, num_classes: int
+    train: LabelledFeatures,
+    test: LabelledFeatures,
+    config: ProbeConfig,
+    *,
+    num_neighbors: int,
+    num_classes: int,
 ) -> tuple[float, list[ProbeResult]]:
     """Run every probe on features.
 
     Args:
         train: of all training images.
         test: on the same device.
-        config: of the probes, its number of neighbours set, at most the training images.
+        config: of the probes.
+        num_neighbors: k of kNN, at most the training images; config's may be null.
         num_classes: of the data set.
 
     Returns:
         The kNN top-1, a fraction, and what each trained probe found: the linear one, then one a
         label fraction.
     """
-    assert config.knn_num_neighbors is not None
     knn = knn_top1(
         test.features,
         test.labels,
         train.features,
         train.labels,
-        num_neighbors=config.knn_num_neighbors,
+        num_neighbors=num_neighbors,
         temperature=config.knn_temperature,
         num_classes=num_classes,
     )
@@ -177,9 +170,7 @@ def _side_by_side(jobs: list[Callable[[], ProbeResult]]) -> list[ProbeResult]:
 
 def dataset_of(encoder: Encoder, data_dir: str | None) -> ImageDataset:
     """Load the data set that an encoder was trained on; `data_dir` None: where it was then."""
-    config = copy.deepcopy(encoder.config)
-    if data_dir is not None:
-        move_data(config, data_dir)
+    config = moved(encoder.config, data_dir)
     return load_dataset(config.dataset, Path(config.data_dir))
 
 
@@ -201,10 +192,8 @@ def table(report: ProbeReport) -> str:
     lines = [f"{'probe':<22} {'final':>8} {'best':>8}  at epoch"]
     lines.append(f"{'kNN':<22} {100 * report.knn_top1:>7.2f}%")
     for probe in report.probes:
-        lines.append(
-            f"{probe.name:<22} {100 * probe.final_top1:>7.2f}% {100 * probe.best_top1:>7.2f}%"
-            f"  {probe.best_epoch}"
-        )
+        top1s = f"{100 * probe.final_top1:>7.2f}% {100 * probe.best_top1:>7.2f}%"
+        lines.append(f"{probe.name.recorded:<22} {top1s}  {probe.best_epoch}")
     lines.append("(top-1 on the test images; `best` is chosen by the same test images)")
     return "\n".join(lines)
 
@@ -222,7 +211,7 @@ def write_probes(
         "settings": report.settings,
         "knn_top1": report.knn_top1,
         "probes": {
-            probe.name: {
+            probe.name.recorded: {
                 "final_top1": probe.final_top1,
                 "best_top1": probe.best_top1,
                 "best_epoch": probe.best_epoch,
@@ -241,9 +230,9 @@ def write_probes(
     curves = MetricsLog(folder / "metrics.csv")
     curves.continue_from(0)
     for epoch in range(max(len(probe.curve) for probe in report.probes)):
-        row = {_key(p): p.curve[epoch] for p in report.probes if epoch < len(p.curve)}
+        row = {p.name.logged: p.curve[epoch] for p in report.probes if epoch < len(p.curve)}
         curves.log_metrics(row, step=epoch)
-    per_class = {probe.name: probe.per_class for probe in report.probes}
+    per_class = {probe.name.recorded: probe.per_class for probe in report.probes}
     with replaced(folder / "per_class.png") as picture:
         draw_per_class(per_class, classes, picture)
     write_map(report.embedding_map, classes, folder)
@@ -253,11 +242,6 @@ def accuracies_by_name(report: ProbeReport) -> dict[str, float]:
     """Return the accuracies by logged name, fractions."""
     values = {"probe/knn_top1": report.knn_top1}
     for probe in report.probes:
-        values[f"{_key(probe)}_final"] = probe.final_top1
-        values[f"{_key(probe)}_best"] = probe.best_top1
+        values[f"{probe.name.logged}_final"] = probe.final_top1
+        values[f"{probe.name.logged}_best"] = probe.best_top1
     return values
-
-
-def _key(probe: ProbeResult) -> str:
-    name = probe.name.replace("semi-supervised ", "semi_").replace(" %", "_percent")
-    return f"probe/{name}_top1"

@@ -16,6 +16,7 @@ from mocosfl.evaluation.probe_report import (
     write_probes,
 )
 from mocosfl.runs.checkpoint import Encoder, read_encoder
+from mocosfl.runs.chosen_checkpoint import choose
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.json_records import read_record
 from mocosfl.system.files import check_writable
@@ -57,14 +58,15 @@ def probe_run(folder: RunFolder, config: Config) -> ProbeReport:
     settings.checkpoint = str(folder.path)
     settings.data_dir = config.data_dir  # the data may have moved since the checkpoint
     settings.accelerator = config.trainer.accelerator
-    report = probe_into(folder.probe, read_encoder(folder.last), settings)
+    chosen = choose(settings.checkpoint, "last", name="probe", output_dir=None)
+    report = probe_into(chosen.output, read_encoder(chosen.file), settings)
     if settings.wandb:
-        log_probes(folder, config, report, folder.probe)
+        log_probes(folder, config, report, chosen.output, name=chosen.name)
     return report
 
 
 def log_probes(
-    run: RunFolder, config: Config, report: ProbeReport, folder: Path, *, name: str = "probe"
+    run: RunFolder, config: Config, report: ProbeReport, folder: Path, *, name: str
 ) -> None:
     """Show with a run's W&B run what its probes found, where it has one.
 

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from mocosfl.federation.optimizer import cosine
+from mocosfl.runs.probe_names import LINEAR, ProbeName, semi_supervised_name
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class LabelledFeatures(NamedTuple):
 class ProbeResult(NamedTuple):
     """Accuracies on the test features, fractions in [0, 1]."""
 
-    name: str
+    name: ProbeName
     final_top1: float  # after the last epoch: the result
     best_top1: float  # of the best epoch, chosen by these same test images
     best_epoch: int  # counted from 1
@@ -78,7 +79,7 @@ def linear_probe(
     generator = torch.Generator().manual_seed(seed)
     model = _linear(train.features.shape[1], num_classes, generator)
     return _train_probe(
-        "linear", model, train, test, num_classes, settings, generator, _cosine(settings)
+        LINEAR, model, train, test, num_classes, settings, generator, _cosine(settings)
     )
 
 
@@ -114,7 +115,7 @@ def semi_supervised(
         nn.ReLU(),
         _linear(settings.hidden_features, num_classes, generator),
     )
-    name = f"semi-supervised {100 * label_fraction:g} %"
+    name = semi_supervised_name(label_fraction)
     return _train_probe(
         name, model, subset, test, num_classes, settings, generator, _steps(settings)
     )
@@ -170,7 +171,7 @@ def _steps(settings: ProbeSettings) -> Callable[[int], float]:
 
 
 def _train_probe(
-    name: str,
+    name: ProbeName,
     model: nn.Module,
     train: LabelledFeatures,
     test: LabelledFeatures,

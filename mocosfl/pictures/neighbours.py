@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-_DOTS_PER_INCH = 110
-_SMALL_PIXELS = 100  # below this an image's pixels are shown as squares, not blurred
+from mocosfl.pictures.style import blank_figure, interpolation
+
 # Lengths in sides of a picture, which is an inch.
 _GAP = 0.08
 _QUERY_GAP = 0.35  # between a query and its neighbours
@@ -59,7 +58,7 @@ def draw_neighbours(rows: Sequence[SheetRow], path: Path, *, title: str) -> None
     width = max(1 + _QUERY_GAP + columns * (1 + _GAP) + 2 * _GAP, _MIN_WIDTH)
     top, step = _TITLE + (_LEGEND if classes else 0), 1 + 3 * _LINE
     height = top + len(rows) * step
-    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
+    figure = blank_figure(width, height, layout=None)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     axes.text(_GAP, 0.32, title, va="center", fontsize=9.5, linespacing=1.4, parse_math=False)
@@ -84,11 +83,10 @@ def _draw_picture(
     axes: Axes, shown: Shown, corner: tuple[float, float], colour: str, lines: Sequence[str]
 ) -> None:
     left, top = corner
-    small = len(shown.pixels) < _SMALL_PIXELS
     axes.imshow(
         shown.pixels,
         extent=(left, left + 1, top + 1, top),
-        interpolation="nearest" if small else "antialiased",
+        interpolation=interpolation(len(shown.pixels)),
         aspect="auto",
     )
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=colour, linewidth=2.5))

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
-_DOTS_PER_INCH = 110
+from mocosfl.pictures.style import blank_figure, interpolation
+
 _INCHES_PER_IMAGE = 0.95
 _LABEL_INCHES = 2.3  # to the left of each row
 _TITLE_INCHES = 0.45
-_SMALL_PIXELS = 100  # below this an image's pixels are shown as squares, not blurred
 
 
 def draw_reconstructions(rows: Mapping[str, Tensor], path: Path, *, title: str) -> None:
@@ -19,7 +18,7 @@ def draw_reconstructions(rows: Mapping[str, Tensor], path: Path, *, title: str) 
     Args:
         rows: label -> (R, 3, H, W) in [0, 1], of one R; about 12 look good. A label may have
             several lines.
-        path: PNG file to write; its folder is made.
+        path: PNG file to write.
         title: above all rows.
 
     Raises:
@@ -33,7 +32,7 @@ def draw_reconstructions(rows: Mapping[str, Tensor], path: Path, *, title: str) 
     height = _TITLE_INCHES + len(rows) * _INCHES_PER_IMAGE
     # A title wider than the images needs room, so that few columns do not cut it off.
     width = max(width, 0.085 * len(title) + 0.2)
-    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
+    figure = blank_figure(width, height, layout=None)
     grid = figure.add_gridspec(
         len(rows),
         columns,
@@ -49,10 +48,8 @@ def draw_reconstructions(rows: Mapping[str, Tensor], path: Path, *, title: str) 
         pixels = images.detach().cpu().float().clamp(0, 1).permute(0, 2, 3, 1).numpy()
         for column in range(columns):
             axes = figure.add_subplot(grid[row, column])
-            small = pixels.shape[1] < _SMALL_PIXELS
-            axes.imshow(pixels[column], interpolation="nearest" if small else "antialiased")
+            axes.imshow(pixels[column], interpolation=interpolation(pixels.shape[1]))
             axes.set_axis_off()
         middle = 1 - (_TITLE_INCHES + (row + 0.5) * _INCHES_PER_IMAGE) / height
         figure.text(0.01, middle, label, va="center", fontsize=9, linespacing=1.4)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")

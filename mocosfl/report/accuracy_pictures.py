@@ -13,23 +13,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mocosfl.config.methods import method_of
+from mocosfl.pictures.style import COLOURS, blank_figure
 from mocosfl.report.accuracy_ticks import place_ticks
 from mocosfl.report.runs import Mean, Run
 from mocosfl.system.files import replaced
 from mocosfl.system.units import MEGABYTE
 
-_DOTS_PER_INCH = 110
 _PANEL_INCHES = (5.4, 3.9)  # width, height
 _MIN_INCHES = 7.5  # width of a picture, so that a legend has room
 _CHARACTERS_PER_INCH = 12.0  # of a legend
-_COLOURS = (
-    "#3569a8", "#e08a2c", "#4a9b62", "#a2508f", "#7a7a7a", "#c1443c", "#3aa6a6", "#8a6d3b",
-    "#6a5acd", "#c9a227",
-)  # fmt: skip
+_COLOURS = (*COLOURS, "#c1443c", "#3aa6a6", "#8a6d3b", "#6a5acd", "#c9a227")
 _MARKS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -184,9 +180,7 @@ def _draw(points: Sequence[Point], picture: AccuracyPicture, label: str, path: P
     longest = max(len(_name(line, marks)) for line in lines)
     columns = max(1, int(width * _CHARACTERS_PER_INCH // (longest + 8)))
     rows = -(-len(lines) // columns)
-    figure = Figure(
-        figsize=(width, _PANEL_INCHES[1] + 0.25 * rows), dpi=_DOTS_PER_INCH, layout="constrained"
-    )
+    figure = blank_figure(width, _PANEL_INCHES[1] + 0.25 * rows)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
         shown = [point for point in points if point.panel == panel]

@@ -120,13 +120,9 @@ def _probe_curves(path: Path) -> list[Figure]:
     curves = drawable_curves(path)
     if not curves:
         return []
-    names = {
-        "probe/linear_top1": PROBES["linear"],
-        "probe/semi_10_percent_top1": "10 % of the labels",
-        "probe/semi_1_percent_top1": "1 % of the labels",
-    }
+    titles = {names.logged: names.title for names in PROBES.values()}
     lines = [
-        Line(names.get(name, name), curve, COLOURS[index % len(COLOURS)])
+        Line(titles.get(name, name), curve, COLOURS[index % len(COLOURS)])
         for index, (name, curve) in enumerate(curves.items())
     ]
     chart = draw_chart(_QUANTITY, _EPOCHS, lines)

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mocosfl.runs.probe_names import LINEAR, semi_supervised_name
 from mocosfl.runs.read_metrics import read_metrics
 
 PROBES = {
-    "linear": "linear",
-    "semi_10": "semi-supervised 10 %",
-    "semi_1": "semi-supervised 1 %",
+    "linear": LINEAR,
+    "semi_10": semi_supervised_name(0.1),
+    "semi_1": semi_supervised_name(0.01),
 }
 _CURVES = {"knn_monitor": "val/knn_top1", "loss": "train/loss"}
 RESULTS = {
@@ -64,8 +65,8 @@ def results_of(
         "paper_bytes": client.get("paper_bytes"),
         "true_bytes": client["up_bytes"] + client["down_bytes"] if client else None,
     }
-    for name, title in PROBES.items():
-        values[name] = probe.get("probes", {}).get(title, {}).get("final_top1")
+    for name, names in PROBES.items():
+        values[name] = probe.get("probes", {}).get(names.recorded, {}).get("final_top1")
     strange = [k for k, v in values.items() if v is not None and not isinstance(v, (int, float))]
     if strange:
         raise ValueError(f"no number: {', '.join(strange)}")

@@ -16,7 +16,7 @@ def validate_attack(config: AttackConfig) -> None:
     """
     refuse(
         [
-            *command_rules(config.which, config.accelerator),
+            *command_rules(config, "whose head to attack, checkpoint=<run folder> or a .ckpt file"),
             *_numbers(config),
             *_choices(config),
         ]

@@ -21,12 +21,8 @@ def validate_embed(config: EmbedConfig) -> None:
 def _problems(config: EmbedConfig) -> Iterator[str]:
     if OmegaConf.is_missing(config, "images"):
         yield "images=???: name a folder, python -m mocosfl.embed <folder> checkpoint=<run folder>"
-    if OmegaConf.is_missing(config, "checkpoint"):
-        yield (
-            "checkpoint=???: name an encoder, checkpoint=<run folder>, a .ckpt file or an exported "
-            ".safetensors"
-        )
-    yield from command_rules(config.which, config.accelerator)
+    ask = "an encoder, checkpoint=<run folder>, a .ckpt file or an exported .safetensors"
+    yield from command_rules(config, ask)
     at_least = [
         ("extract_batch_size", config.extract_batch_size, 1),
         ("num_queries", config.num_queries, 1),

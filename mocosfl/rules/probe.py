@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from omegaconf import OmegaConf
+
 from mocosfl.config.probe import MIN_MAP_IMAGES, ProbeConfig
 from mocosfl.rules.command import command_rules
 from mocosfl.rules.problems import not_positive, refuse, too_small
@@ -42,6 +44,11 @@ def _probe(config: ProbeConfig) -> Iterator[str]:
     for fraction in config.label_fractions:
         if not 0 < fraction <= 1:
             yield f"label_fractions={list(config.label_fractions)}: each above 0 and at most 1"
-    yield from command_rules(config.which, config.accelerator)
-    if config.run is not None and config.checkpoint != "none":
+    ask = "what to probe, checkpoint=<run folder>, a .ckpt file or none"
+    yield from command_rules(config, ask)
+    if OmegaConf.is_missing(config, "checkpoint"):
+        return
+    if config.checkpoint == "none" and config.run is None:
+        yield "checkpoint=none: name the run whose untrained encoder to probe, run=<run folder>"
+    if config.checkpoint != "none" and config.run is not None:
         yield f"run={config.run}: is only read with checkpoint=none; leave it out"

@@ -10,9 +10,9 @@ EXPORTED = ".safetensors"  # suffix of an exported encoder, which needs nothing 
 
 
 class Chosen(NamedTuple):
-    """A checkpoint and the folder for what is found out about it."""
+    """An encoder and the folder for what is found out about it."""
 
-    file: Path
+    file: Path  # its checkpoint; of an untrained one, the run's configuration
     run: RunFolder | None  # that the file is of
     output: Path  # folder to write into
     name: str  # of what is found out, for the folder in the run and for logged names
@@ -54,4 +54,18 @@ def choose(
         return Chosen(file, None, output, name)
     if file == run.best:
         name = f"{name}_best"
+    return _chosen(file, run, name, output_dir)
+
+
+def choose_untrained(run: RunFolder, output_dir: str | None) -> Chosen:
+    """Return what a run started from, and where to write what the probes find of it.
+
+    Args:
+        run: its folder.
+        output_dir: the user's; None: `probe_untrained` in the run.
+    """
+    return _chosen(run.config, run, "probe_untrained", output_dir)
+
+
+def _chosen(file: Path, run: RunFolder, name: str, output_dir: str | None) -> Chosen:
     return Chosen(file, run, Path(output_dir or run.path / name), name)

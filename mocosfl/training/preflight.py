@@ -13,6 +13,7 @@ from mocosfl.config.derived import is_frozen
 from mocosfl.config.schema import Config
 from mocosfl.data.federated_data import FederatedData
 from mocosfl.data.partition import Partition
+from mocosfl.evaluation.probeable import check_probeable
 from mocosfl.overhead.plan import Plan
 from mocosfl.rules.problems import refuse
 from mocosfl.runs.folder import RunFolder
@@ -130,17 +131,11 @@ def check_probe(config: Config, data: FederatedData) -> None:
     """Refuse before training what the probes would refuse after it."""
     if not config.callbacks.probe_at_end:
         return
-    if data.dataset.test is None:
-        raise ValueError(
-            f"callbacks.probe_at_end=true: {config.dataset.name} has no test images to probe with; "
-            "set it to false"
-        )
-    neighbors, num_training = config.callbacks.knn_num_neighbors, len(data.dataset.train.labels)
-    if neighbors > num_training:
-        raise ValueError(
-            f"callbacks.knn_num_neighbors={neighbors}: callbacks.probe_at_end=true asks for at "
-            f"most the {num_training} training images"
-        )
+    key, neighbors = "callbacks.knn_num_neighbors", config.callbacks.knn_num_neighbors
+    try:
+        check_probeable(config.dataset.name, data.dataset, neighbors, key)
+    except ValueError as error:
+        raise ValueError(f"{error}; or train with callbacks.probe_at_end=false") from error
 
 
 def check_partition(folder: RunFolder, data: FederatedData) -> None:

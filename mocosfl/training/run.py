@@ -3,13 +3,13 @@
 import logging
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mocosfl.config.identity import FREE_ON_RESUME, changed_keys, copy_keys
 from mocosfl.config.schema import Config
-from mocosfl.data.expert_data import open_data
-from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe_plan
 from mocosfl.rules.machine import check_machine
 from mocosfl.rules.validate import validate
@@ -20,7 +20,7 @@ from mocosfl.system.errors import Collapsed
 from mocosfl.training.collapse import go_back
 from mocosfl.training.cpu_settings import cpu_settings
 from mocosfl.training.deployment import SIMULATION, Deployment
-from mocosfl.training.initial_weights import load_expert
+from mocosfl.training.inputs import read_inputs
 from mocosfl.training.preflight import (
     check_disk,
     check_fresh,
@@ -56,9 +56,7 @@ def train(
         TrainingStopped: the loss is not finite, or the run collapsed.
         WorkerFailed: a further process (trainer.devices) has failed.
     """
-    validate(config)
-    check_machine(config)
-    with cpu_settings(config), folder.locked():
+    with _ready(config, folder):
         return _train_through_collapses(config, folder, deployment, resume=resume)
 
 
@@ -79,14 +77,21 @@ def train_unless_finished(config: Config, folder: RunFolder) -> "MocoSFL | None"
         FolderBusy: another process is running there.
         ValueError, FileNotFoundError, TrainingStopped: as `train`.
     """
-    validate(config)
-    check_machine(config)
-    with cpu_settings(config), folder.locked():
+    with _ready(config, folder):
         if folder.finished.is_file():
             return None
         # A kill before config.yaml was complete leaves none: it is renamed into place.
         resume = folder.config.is_file()
         return _train_through_collapses(config, folder, SIMULATION, resume=resume)
+
+
+@contextmanager
+def _ready(config: Config, folder: RunFolder) -> Iterator[None]:
+    """Check the configuration, set the CPU up for it and keep other processes from the folder."""
+    validate(config)
+    check_machine(config)
+    with cpu_settings(config), folder.locked():
+        yield
 
 
 def _train_through_collapses(
@@ -111,10 +116,7 @@ def _train(config: Config, folder: RunFolder, deployment: Deployment, *, resume:
     if not resume:
         check_fresh(folder)
     checkpoint = _checkpoint(folder, config) if resume else None
-    own_partition = folder.partition if checkpoint is not None else None
-    data = open_data(config, partition_file=own_partition)
-    expert = load_expert(config) if checkpoint is None else None  # it is in the checkpoint
-    plan = make_plan(config, data.partition.counts)
+    data, plan, expert = read_inputs(config, folder, resumes=checkpoint is not None)
     check_steps(config, plan)
     check_probe(config, data)
     check_disk(config, folder, plan)

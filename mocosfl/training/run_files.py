@@ -16,7 +16,8 @@ from mocosfl.federation.averaging import Spread
 from mocosfl.overhead.plan import Plan, plan_json
 from mocosfl.overhead.plan_in_words import describe_plan
 from mocosfl.overhead.summary import compute_overhead, describe_overhead, overhead_json
-from mocosfl.pictures import run as pictures
+from mocosfl.pictures.training_curves import draw_divergence, draw_metrics
+from mocosfl.pictures.training_images import draw_partition, draw_view_pairs
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 from mocosfl.runs.resuming import shown
@@ -68,7 +69,7 @@ def write_start(
         labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
         counts = data.partition.class_counts(labels, num_classes)
         with replaced(folder.pictures / "partition.png") as file:
-            pictures.draw_partition(counts, data.dataset.classes, file)
+            draw_partition(counts, data.dataset.classes, file)
     if with_views:
         _draw_views(config, folder, data)
 
@@ -86,7 +87,7 @@ def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
             break
     view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]
     with replaced(folder.pictures / "views.png") as file:
-        pictures.draw_view_pairs(
+        draw_view_pairs(
             torch.cat(images)[:NUM_VIEWS_SHOWN],
             view1,
             view2,
@@ -102,11 +103,11 @@ def draw_curves(config: Config, folder: RunFolder) -> None:
     shown = {name: curves[name] for name in CURVES if name in curves}
     if config.callbacks.pictures and shown:
         with replaced(folder.pictures / "curves.png") as file:
-            pictures.draw_metrics(shown, file)
+            draw_metrics(shown, file)
     apart = {name: curves[column] for name, column in DIVERGENCE.items() if column in curves}
     if config.callbacks.pictures and apart and config.clients.num_clients > 1:
         with replaced(folder.pictures / "divergence.png") as file:
-            pictures.draw_divergence(apart, file)
+            draw_divergence(apart, file)
 
 
 def write_end(

@@ -13,10 +13,10 @@ from mocosfl.overhead.plan import Plan, steps_to_do
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.callbacks.alarm import Alarm
 from mocosfl.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint
-from mocosfl.training.callbacks.curves import Bar, Curves
 from mocosfl.training.callbacks.interruption import Interruption
 from mocosfl.training.callbacks.knn_monitor import KnnMonitor
 from mocosfl.training.callbacks.reconstructions import Reconstructions
+from mocosfl.training.callbacks.step_log import Bar, StepLog
 from mocosfl.training.deployment import SIMULATION, Deployment
 from mocosfl.training.processes.strategy import OwnProcesses, PlainTermination, PoolStrategy
 
@@ -110,7 +110,7 @@ def _callbacks(
     ]
     if not first:
         return deciding
-    callbacks = [Curves(every_steps=every), *deciding]
+    callbacks = [StepLog(every_steps=every), *deciding]
     if settings.pictures:
         callbacks.append(Reconstructions(folder.pictures))
     callbacks.append(

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 from generated_pages.choices import read_choice, written
-from generated_pages.commands import NOT_TYPED, find_commands, help_text, subcommands
+from generated_pages.commands import (
+    NOT_TYPED,
+    OF_HYDRA,
+    commands_page,
+    config_file,
+    find_commands,
+    help_text,
+    subcommands,
+)
 from generated_pages.configuration import (
     composed_values,
     configuration_page,
@@ -125,6 +133,18 @@ def test_commands_are_all_that_a_user_types() -> None:
     assert commands[:2] == ["train.py", "linear_probe.py"]
     assert {"mocosfl.overhead", "mocosfl.report", "mocosfl.edge.client"} <= set(commands)
     assert not set(commands) & set(NOT_TYPED)
+
+
+def test_a_program_of_hydras_has_its_comment_and_not_its_configuration():
+    files = {name: file for name in find_commands() if (file := config_file(name))}
+    assert files["mocosfl.attack"] == "attack"
+    # The last is W&B's, no program's.
+    assert {*files.values(), "wandb_sweep"} == {file.stem for file in CONF.glob("*.yaml")}
+    sections = commands_page().split("\n## python ")
+    for name in files.keys() - {"train.py"}:
+        (section,) = (s for s in sections if s.startswith((f"{name}\n", f"-m {name}\n")))
+        assert OF_HYDRA in section
+        assert "== " not in section and "Powered by Hydra" not in section
 
 
 def test_help_of_a_command_and_of_its_parts_is_its_own() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from generated_pages.commands import config_file, find_commands
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from PIL import Image
@@ -44,15 +45,8 @@ RUN_PAGES = [
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
 ]
 
-# The configuration of a Hydra program, by what is typed behind `python`.
-CONFIGURED = {
-    "train.py": "config",
-    "linear_probe.py": "linear_probe",
-    "mocosfl.expert": "expert",
-    "mocosfl.attack": "attack",
-    "mocosfl.embed": "embed",
-    "mocosfl.edge.server": "edge_server",
-}
+# The configuration of a Hydra program, by what is typed after `python`.
+CONFIGURED = {name: file for name in find_commands() if (file := config_file(name))}
 
 # Blocks that can't run here, by the first words of their reason.
 NOT_RUN = {

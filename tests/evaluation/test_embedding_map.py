@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mocosfl.config.hydra_setup import compose_file
-from mocosfl.config.probe import ProbeConfig
 from mocosfl.evaluation.embedding_map import EmbeddingMap, map_features, write_map
 from mocosfl.evaluation.probes import LabelledFeatures
-from mocosfl.rules.probe import validate_probe
 
 
 def _three_classes(number: int) -> LabelledFeatures:
@@ -21,10 +18,6 @@ def _three_classes(number: int) -> LabelledFeatures:
     return LabelledFeatures(
         centres[labels] + 0.05 * torch.randn(number, 8, generator=generator), labels
     )
-
-
-def _probe_config(*overrides: str) -> ProbeConfig:
-    return compose_file("linear_probe", ["checkpoint=x", *overrides])  # type: ignore[return-value]
 
 
 def test_images_of_one_class_lie_together():
@@ -74,11 +67,3 @@ def test_files_tell_each_images_place_and_class_and_go_with_the_map(tmp_path: Pa
     assert (tmp_path / "embedding_map.png").is_file()
     write_map(None, ["cat, big", "dog"], tmp_path)  # a later probe without one
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("number", [-1, 9])
-def test_too_few_images_asked_for_are_refused(number: int):
-    with pytest.raises(ValueError, match=rf"embedding_map_images={number}: must be 0 .* least 10"):
-        validate_probe(_probe_config(f"embedding_map_images={number}"))
-    validate_probe(_probe_config("embedding_map_images=0"))
-    validate_probe(_probe_config("embedding_map_images=10"))

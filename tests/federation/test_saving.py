@@ -13,7 +13,7 @@ from mocosfl.federation.server import SmashedStep
 from mocosfl.federation.step_input import Step
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
-from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.callbacks.step_log import StepLog
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, read
 from tests.support.configurations import Compose
@@ -164,7 +164,7 @@ def test_run_with_saved_rounds_broken_off_ends_as_if_it_never_was(
     # In the middle of B, of the first C and of the second, each a step after a checkpoint.
     for step in (17, 25, 31):
         with monkeypatch.context() as patch:
-            break_off(patch, step, behind=Curves)
+            break_off(patch, step, behind=StepLog)
             with pytest.raises(SystemExit, match="broken off"):
                 train(config, broken, resume=step > 17)
     train(config, broken, resume=True)
@@ -177,7 +177,7 @@ def test_run_whose_smashed_data_are_gone_says_so_when_it_goes_on(
 ):
     config, folder = compose_quick(SAVING), RunFolder(tmp_path / "run")
     with monkeypatch.context() as patch:
-        break_off(patch, 25, behind=Curves)
+        break_off(patch, 25, behind=StepLog)
         with pytest.raises(SystemExit):
             train(config, folder, resume=False)
     next(folder.smashed.glob("round_*/step_000003.pt")).unlink()

@@ -31,19 +31,22 @@ from tests.support.attack_settings import cached_attack, settings
 )
 def test_setting_out_of_bounds_is_named(override: str, words: str):
     with pytest.raises(ValueError) as error:
-        validate_attack(settings(override))
+        validate_attack(settings("checkpoint=x", override))
     assert words in str(error.value)
 
 
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(ValueError) as error:
         validate_attack(settings("seed=-1", "attack.num_images=0", "attack.decoder=x"))
-    assert len(str(error.value).splitlines()) == 3
+    first, *others = str(error.value).splitlines()
+    assert first.startswith("checkpoint=???: name whose head to attack, checkpoint=<run folder>")
+    assert len(others) == 3
 
 
 def test_defaults_are_the_published_ones():
-    a = cast(AttackConfig, cached_attack(())).attack
+    config = cast(AttackConfig, cached_attack(("checkpoint=x",)))
+    a = config.attack
     assert (a.decoder, a.known_fraction, a.num_images) == ("res_normN4C64", 0.01, 128)
     assert (a.num_epochs, a.batch_size, a.learning_rate) == (50, 32, 1e-3)
     assert a.validation_fraction == 0.1
-    validate_attack(cast(AttackConfig, cached_attack(())))
+    validate_attack(config)

@@ -12,7 +12,7 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 from mocosfl.system.errors import Collapsed
 from mocosfl.training.callbacks.alarm import Alarm
-from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.callbacks.step_log import StepLog
 from mocosfl.training.collapse import go_back, read_collapses
 from mocosfl.training.module import MocoSFL
 from mocosfl.training.run import train
@@ -94,7 +94,7 @@ def test_run_killed_after_a_collapse_goes_on_with_the_smaller_alpha(
         train(config, whole, resume=False)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Alarm, "on_train_batch_end", collapse_at(5, while_alpha=1.5))
-        break_off(patch, 7, behind=Curves)  # not on the way to the collapse: that was at step 5
+        break_off(patch, 7, behind=StepLog)  # not on the way to the collapse: that was at step 5
         train(config, halves, resume=False)
     module = train(config, halves, resume=True)
     assert module.attackers is not None

@@ -14,7 +14,7 @@ from mocosfl.runs.checkpoint import fingerprint, read_encoder
 from mocosfl.runs.checkpoint_content import HEADS
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.build import build_module
-from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.callbacks.step_log import StepLog
 from mocosfl.training.initial_weights import fresh_encoder, load_expert, start_from_expert
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, read
@@ -219,7 +219,7 @@ def test_online_regulariser_trains_every_client_and_resumes(
     assert steps is not None
     assert int((steps > 0).sum()) + 6 >= 12
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        break_off(patch, 11, behind=Curves)
+        break_off(patch, 11, behind=StepLog)
         train(compose_quick(overrides), halves, resume=False)
     train(compose_quick(overrides), halves, resume=True)
     assert_same_results(whole, halves)

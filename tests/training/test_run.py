@@ -15,7 +15,7 @@ from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 from mocosfl.system.errors import TrainingStopped
 from mocosfl.training.callbacks.checkpoints import LastCheckpoint
-from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.callbacks.step_log import StepLog
 from mocosfl.training.run import train
 from tests.support.checkpoints import assert_same_results, break_off, curves, differences, read
 from tests.support.configurations import STEPS, Compose
@@ -67,7 +67,7 @@ def test_run_broken_off_ends_as_if_it_never_was(
         train(config, whole, resume=False)
     # Behind the curves: a step after a checkpoint, so that a logged step is replayed. The second
     # and third checkpoints are in the middle and at the very end of a round.
-    moments = ((5, Curves), (8, LastCheckpoint), (15, Curves))
+    moments = ((5, StepLog), (8, LastCheckpoint), (15, StepLog))
     for step, behind in moments:
         with monkeypatch.context() as patch:
             break_off(patch, step, behind=behind)
@@ -104,7 +104,7 @@ def test_run_stopped_before_its_first_checkpoint_resumes_from_the_start(
 ):
     folder, config = RunFolder(tmp_path / "run"), compose_quick(["trainer.max_steps=3"])
     with monkeypatch.context() as patch:
-        break_off(patch, 1, behind=Curves)
+        break_off(patch, 1, behind=StepLog)
         with pytest.raises(SystemExit):
             train(config, folder, resume=False)
     assert len(curves(folder)) == 1
@@ -247,7 +247,7 @@ def test_expert_learns_logs_and_resumes_bit_for_bit(
     similarity, penalty = (curves[f"privacy/{n}"][1] for n in ("attacker_ssim", "penalty"))
     assert penalty == pytest.approx([2.0 * value for value in similarity])  # target 0
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        break_off(patch, 5, behind=Curves)
+        break_off(patch, 5, behind=StepLog)
         train(config, halves, resume=False)
     assert read(halves.last)["global_step"] == 3
     train(config, halves, resume=True)

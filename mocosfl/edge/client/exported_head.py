@@ -4,9 +4,8 @@ A plain ONNX graph, images (n, 3, S, S) to smashed data (n, c, h, w), float32, w
 known of it as metadata. Needs onnxruntime and numpy alone.
 """
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,9 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 
 from mocosfl.edge.wire import PROTOCOL
+from mocosfl.system.metadata import from_metadata, to_metadata
 
 INPUT, OUTPUT = "images", "smashed"
-_PREFIX = "mocosfl."  # of our keys in the metadata
 _QUIET = 3  # onnxruntime's level of errors; what it warns of is nothing that a user can change
 _UNREADABLE = (
     onnxruntime_errors.Fail,
@@ -43,7 +42,7 @@ class HeadFacts(NamedTuple):
 
     def to_metadata(self) -> dict[str, str]:
         """Return the facts as the metadata of an ONNX file."""
-        return {_PREFIX + name: json.dumps(value) for name, value in self._asdict().items()}
+        return to_metadata(self._asdict())
 
 
 def head_facts_from_metadata(metadata: dict[str, str]) -> HeadFacts:
@@ -52,26 +51,7 @@ def head_facts_from_metadata(metadata: dict[str, str]) -> HeadFacts:
     Raises:
         KeyError, ValueError, TypeError: they are not there, or not as `to_metadata` writes them.
     """
-    values: dict[str, Any] = {name: json.loads(metadata[_PREFIX + name]) for name in _KINDS}
-    for name, kind in _KINDS.items():
-        if type(values[name]) is not kind:
-            raise TypeError(f"{name}={values[name]!r}")
-    channels, height, width = values.pop("smashed_shape")
-    mean, std = tuple(values.pop("mean")), tuple(values.pop("std"))
-    return HeadFacts(smashed_shape=(channels, height, width), mean=mean, std=std, **values)
-
-
-_KINDS: dict[str, type] = {  # of the facts, as JSON has them
-    "digest": str,
-    "smashed_shape": list,
-    "image_size": int,
-    "mean": list,
-    "std": list,
-    "backbone": str,
-    "cut_layer": int,
-    "step": int,
-    "protocol": int,
-}
+    return HeadFacts(**from_metadata(metadata, get_type_hints(HeadFacts)))
 
 
 class ExportedHead:

@@ -1,6 +1,5 @@
 """Which images are attacked, and which the attacker knows."""
 
-import copy
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mocosfl.config.attack import AttackConfig
-from mocosfl.config.choices import TaressflMode
-from mocosfl.config.identity import move_data
+from mocosfl.config.derived import is_expert
+from mocosfl.config.identity import moved
 from mocosfl.config.schema import Config
 from mocosfl.data.cache import Images
 from mocosfl.data.federated_data import FederatedData
@@ -57,9 +56,7 @@ def choose_images(settings: AttackConfig, config: Config, run: RunFolder | None)
         ValueError: there is no such client, or too few images are known.
         FileNotFoundError: the data set is not there.
     """
-    config = copy.deepcopy(config)
-    if settings.data_dir is not None:
-        move_data(config, settings.data_dir)
+    config = moved(config, settings.data_dir)
     images = load_dataset(config.dataset, Path(config.data_dir)).train.images
     held, client = _held(settings, config, run, len(images))
     generator = numpy_generator(settings.seed, "attack victims")
@@ -88,7 +85,7 @@ def _held(
 ) -> tuple[_Ints, int | None]:
     """Return the images that victims are drawn from, and whose they are."""
     client = settings.attack.client
-    expert = config.taressfl.mode is TaressflMode.expert
+    expert = is_expert(config)
     num_clients = 1 if expert else config.clients.num_clients
     if client >= num_clients:
         what = "an expert has one client" if expert else f"the run has {num_clients} clients"

@@ -19,7 +19,7 @@ from mocosfl.federation.step_input import Step
 from mocosfl.training.callbacks.after_step import AfterStep
 from mocosfl.training.callbacks.alarm import Alarm, is_last_step
 from mocosfl.training.callbacks.checkpoints import save_if_finite
-from mocosfl.training.callbacks.curves import log_values
+from mocosfl.training.callbacks.step_log import log_values
 from mocosfl.training.module import MocoSFL
 
 log = logging.getLogger(__name__)

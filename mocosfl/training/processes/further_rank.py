@@ -6,15 +6,13 @@ from pathlib import Path
 
 from mocosfl.config.identity import plain, recorded_config
 from mocosfl.config.schema import Config
-from mocosfl.data.expert_data import open_data
 from mocosfl.federation.ranks import Ranks
-from mocosfl.overhead.plan import make_plan
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.logs import setup_logging
 from mocosfl.training.build import build_run
 from mocosfl.training.cpu_settings import cpu_settings
 from mocosfl.training.data_module import DataModule
-from mocosfl.training.initial_weights import load_expert
+from mocosfl.training.inputs import read_inputs
 from mocosfl.training.processes.strategy import OwnProcesses
 from mocosfl.training.processes.workers import RankJob, further_processes
 from mocosfl.training.trainer import make_trainer
@@ -51,11 +49,8 @@ def train_rank(job: RankJob, ready: Callable[[], None]) -> None:
     config = recorded_config(job.config, "trainer.devices", "start the run again")
     folder = RunFolder(job.folder)
     with cpu_settings(config):
-        own_partition = folder.partition if job.checkpoint is not None else None
-        data = open_data(config, partition_file=own_partition)
-        plan = make_plan(config, data.partition.counts)
+        data, plan, expert = read_inputs(config, folder, resumes=job.checkpoint is not None)
         ranks = Ranks(job.rank, config.trainer.devices)
-        expert = load_expert(config) if job.checkpoint is None else None
         module = build_run(config, folder, plan, data.partition.counts, expert=expert, ranks=ranks)
         trainer = make_trainer(config, folder, plan, [], OwnProcesses(ranks, job.port))
         ready()

@@ -281,5 +281,6 @@ def test_it_runs_where_torch_is_not_installed(
         "mocosfl.edge.wire",
         "mocosfl.system",
         "mocosfl.system.files",
+        "mocosfl.system.metadata",
         "mocosfl.system.randomness",
     ]

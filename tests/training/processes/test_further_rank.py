@@ -26,7 +26,7 @@ from mocosfl.federation.server import ServerOutput, SmashedStep
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.errors import TrainingStopped
 from mocosfl.training.callbacks.checkpoints import LastCheckpoint
-from mocosfl.training.callbacks.curves import Curves
+from mocosfl.training.callbacks.step_log import StepLog
 from mocosfl.training.collapse import read_collapses
 from mocosfl.training.processes import further_rank
 from mocosfl.training.processes.workers import RankJob, WorkerFailed
@@ -144,7 +144,7 @@ def test_run_goes_on_with_another_number_of_processes(
 ):
     whole = train_with(1, name="whole")
     with monkeypatch.context() as patch:
-        break_off(patch, 9, behind=Curves)
+        break_off(patch, 9, behind=StepLog)
         with pytest.raises(SystemExit, match="broken off"):
             train_with(first, name="run")
     folder = RunFolder(tmp_path / "run")
@@ -164,7 +164,7 @@ def test_run_of_two_processes_broken_off_ends_as_if_it_never_was(
 ):
     missing = "clients.dropout_probability=0.5"
     whole = train_with(2, missing, name="whole")
-    for step, behind in ((9, Curves), (16, LastCheckpoint)):
+    for step, behind in ((9, StepLog), (16, LastCheckpoint)):
         with monkeypatch.context() as patch:
             break_off(patch, step, behind=behind)
             with pytest.raises(SystemExit, match="broken off"):

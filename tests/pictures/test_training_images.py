@@ -1,4 +1,4 @@
-"""Pictures: readable, of a sensible size, not blank, for few and for many things."""
+"""Pictures of images: readable, of a sensible size, not blank, for few and for many clients."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mocosfl.pictures import run as pictures
+from mocosfl.pictures.training_images import draw_partition, draw_view_pairs
 from tests.support.picture_checks import check_picture
 
 
@@ -18,14 +18,14 @@ def test_partition_is_drawn_for_few_and_many_clients(
     counts = np.random.default_rng(0).integers(0, 9, size=(num_clients, num_classes))
     counts[0, 0] = 9
     names = [f"class {label}" for label in range(num_classes)]
-    pictures.draw_partition(counts, names, tmp_path / "partition.png")
+    draw_partition(counts, names, tmp_path / "partition.png")
     check_picture(tmp_path / "partition.png")
 
 
 def test_partition_shows_who_holds_what(tmp_path: Path) -> None:
     first = np.array([[50, 0], [0, 50]])
-    pictures.draw_partition(first, ["a", "b"], tmp_path / "first.png")
-    pictures.draw_partition(first[::-1], ["a", "b"], tmp_path / "second.png")
+    draw_partition(first, ["a", "b"], tmp_path / "first.png")
+    draw_partition(first[::-1], ["a", "b"], tmp_path / "second.png")
     left, right = (np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("first", "second"))
     assert left.shape == right.shape and (left != right).any()
 
@@ -38,29 +38,7 @@ def test_views_are_drawn_in_their_own_colours(num_images: int, tmp_path: Path) -
     centre, scale = (torch.tensor(values)[:, None, None] for values in (mean, std))
     view1, view2 = ((view / 255.0 - centre) / scale for view in views)
     path = tmp_path / "views.png"
-    pictures.draw_view_pairs(images, view1, view2, mean=mean, std=std, path=path)
+    draw_view_pairs(images, view1, view2, mean=mean, std=std, path=path)
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
     for colour in colours.numpy():
         assert (pixels == colour).all(axis=1).sum() > 1000 * num_images
-
-
-@pytest.mark.parametrize("num_metrics", [1, 4, 7])
-def test_curves_are_drawn(num_metrics: int, tmp_path: Path) -> None:
-    steps = list(range(400))
-    names = ["train/loss", "val/knn_top1", "train/step_seconds"]
-    names += [f"train/other_{index}" for index in range(4)]
-    values = [0.5 + 0.001 * step for step in steps[:-1]] + [float("nan")]
-    metrics = dict.fromkeys(names[:num_metrics], (steps, values))
-    pictures.draw_metrics(metrics, tmp_path / "curves.png")
-    check_picture(tmp_path / "curves.png")
-
-
-def test_a_curve_of_one_point_or_of_none_finite_is_drawn(tmp_path: Path) -> None:
-    metrics = {"train/loss": ([3.0], [1.0]), "val/knn_top1": ([1.0], [float("nan")])}
-    pictures.draw_metrics(metrics, tmp_path / "curves.png")
-    check_picture(tmp_path / "curves.png")
-
-
-def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="metrics: nothing to draw"):
-        pictures.draw_metrics({}, tmp_path / "curves.png")

@@ -1,4 +1,4 @@
-"""The curves of a run, logged as it goes, and the progress bar."""
+"""What the steps of a run leave, logged as it goes, and the progress bar."""
 
 import logging
 import time
@@ -32,7 +32,7 @@ def log_values(trainer: pl.Trainer, values: dict[str, float]) -> None:
         logger.log_metrics(values, step=trainer.global_step - 1)
 
 
-class Curves(AfterStep):
+class StepLog(AfterStep):
     """Logs the training metrics, images a second and the steps' seconds.
 
     Here and not by Lightning's own logging, which writes a step's row after the checkpoint of
