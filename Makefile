@@ -32,6 +32,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 test-fast: setup
@@ -39,6 +40,7 @@ test-fast: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # A warning is an error: links that lead nowhere, pages that nothing leads to.
