@@ -19,7 +19,7 @@ help:
 	@echo "make demo        install, train on the bundled digits, probe the encoder (3 minutes after installing)"
 	@echo "make test        install, lint, check types, run the whole suite"
 	@echo "make test-fast   the suite without its slow tests"
-	@echo "make lint        ruff and mypy"
+	@echo "make lint        ruff, its format, and mypy"
 	@echo "make docs        the documentation as a site, docs/_build/html/index.html"
 	@echo "make setup       install only, into $(VENV); PYTHON=... chooses the Python"
 	@echo "make clean       remove caches;  make clean-venv  remove $(VENV)"
@@ -32,7 +32,6 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 test-fast: setup
