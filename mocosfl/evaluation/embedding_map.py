@@ -9,6 +9,7 @@ Legend: N test images, M of them on the map, D feature size.
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ def _start(features: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float
     return np.asarray(places / places[:, 0].std() * _START_STD, dtype=np.float32)
 
 
-def write_map(found: EmbeddingMap | None, classes: Sequence[str], folder: ProbeFolder) -> None:
+def write_map(found: EmbeddingMap | None, classes: Sequence[str], folder: Path) -> None:
     """Write a map's picture and table; without a map, remove an earlier one's.
 
     Args:
@@ -82,7 +83,8 @@ def write_map(found: EmbeddingMap | None, classes: Sequence[str], folder: ProbeF
         classes: names by label.
         folder: for the files.
     """
-    picture, table = folder.embedding_map, folder.embedding_map_table
+    files = ProbeFolder(folder)
+    picture, table = files.embedding_map, files.embedding_map_table
     if found is None:
         picture.unlink(missing_ok=True)
         table.unlink(missing_ok=True)

@@ -248,7 +248,7 @@ def write_probes(
     per_class = {probe.name: probe.per_class for probe in report.probes}
     with replaced(files.per_class) as picture:
         draw_per_class(per_class, classes, picture)
-    write_map(report.embedding_map, classes, files)
+    write_map(report.embedding_map, classes, folder)
 
 
 def accuracies_by_name(report: ProbeReport) -> dict[str, float]:

@@ -13,7 +13,6 @@ from mocosfl.config.probe import ProbeConfig
 from mocosfl.evaluation.embedding_map import EmbeddingMap, map_features, write_map
 from mocosfl.evaluation.probes import LabelledFeatures
 from mocosfl.rules.probe import validate_probe
-from mocosfl.runs.evaluation_folders import ProbeFolder
 
 
 def _three_classes(number: int) -> LabelledFeatures:
@@ -68,14 +67,14 @@ def test_collapsed_encoder_has_a_map_too(value: float):
 def test_files_tell_each_images_place_and_class_and_go_with_the_map(tmp_path: Path):
     places = np.array([[1.0, 2.0], [3.0, -4.0]], dtype=np.float32)
     found = EmbeddingMap(np.array([5, 9]), places, np.array([1, 0]))
-    write_map(found, ["cat, big", "dog"], ProbeFolder(tmp_path))
+    write_map(found, ["cat, big", "dog"], tmp_path)
     rows = list(csv.DictReader((tmp_path / "embedding_map.csv").read_text().splitlines()))
     assert rows == [
         {"image": "5", "x": "1.0000", "y": "2.0000", "class": "dog"},
         {"image": "9", "x": "3.0000", "y": "-4.0000", "class": "cat, big"},
     ]
     assert (tmp_path / "embedding_map.png").is_file()
-    write_map(None, ["cat, big", "dog"], ProbeFolder(tmp_path))  # a later probe without one
+    write_map(None, ["cat, big", "dog"], tmp_path)  # a later probe without one
     assert list(tmp_path.iterdir()) == []
 
 
