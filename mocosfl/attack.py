@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mocosfl.config.attack import AttackConfig
 from mocosfl.config.hydra_setup import hydra_command
+from mocosfl.runs.evaluation_folders import AttackFolder
 from mocosfl.system.errors import user_errors
 from mocosfl.system.files import check_writable, replaced, write_atomically
 from mocosfl.system.logs import setup_logging
@@ -54,13 +55,14 @@ def run_attack(config: AttackConfig) -> None:
     result = attack_head(encoder, images, config)
     found = comparisons(result, images)
     values = attack_record(result, found, encoder=encoder, images=images, settings=config)
-    write_atomically(folder / "attack.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
-    _draw(result, found, encoder, images, folder)
+    files = AttackFolder(folder)
+    write_atomically(files.results, json.dumps(values, indent=1, allow_nan=False) + "\n")
+    _draw(result, found, encoder, images, files.reconstructions)
     print(as_table(found))
     print(_best_search(result))
-    print(f"results: {folder}/attack.json, reconstructions.png")
+    print(f"results: {files.results}, {files.reconstructions.name}")
     if config.wandb and run is not None:
-        pictures = {f"{chosen.name}/reconstructions": folder / "reconstructions.png"}
+        pictures = {f"{chosen.name}/reconstructions": files.reconstructions}
         log_to_wandb(run, encoder.config, _summary(found, chosen.name), pictures)
 
 
@@ -88,7 +90,7 @@ def _draw(
     found: "dict[str, Comparison]",
     encoder: "Encoder",
     images: "AttackImages",
-    folder: Path,
+    path: Path,
 ) -> None:
     """Draw some victims above what each attack made of them."""
     import torch
@@ -105,7 +107,7 @@ def _draw(
         label = f"{name}\nSSIM {s['ssim'].mean:.3f}\nMSE {s['mse'].mean:.4f}"
         rows[label] = result.reconstructions[name][shown]
     shape = "x".join(str(size) for size in result.smashed_shape)
-    with replaced(folder / "reconstructions.png") as picture:
+    with replaced(path) as picture:
         draw_reconstructions(
             rows,
             picture,

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from mocosfl import dashboard
-from mocosfl.evaluation.probe_run import EMBEDDING_MAP
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 from mocosfl.tracking import wandb_run
@@ -55,11 +54,11 @@ def test_dashboard_is_of_the_project_that_was_named(layout: dict[str, Any]):
 
 
 def test_panels_name_only_what_is_logged(layout: dict[str, Any], quick_run: RunFolder):
-    logged = set(read_curves(quick_run.metrics)) | set(wandb_run.START_PICTURES)
+    logged = set(read_curves(quick_run.metrics)) | set(wandb_run.start_pictures(quick_run))
     logged |= set(best_values(quick_run)) | set(overhead_values(quick_run))
     logged |= {  # what other runs log: see probe_run, attack and the callbacks
         "probe/linear_top1_final", "probe/per_class", "probe/per_class_picture",
-        f"probe/{Path(EMBEDDING_MAP).stem}", "attack/decoder_ssim", "attack/reconstructions",
+        "probe/embedding_map", "attack/decoder_ssim", "attack/reconstructions",
         "privacy/attacker_ssim", "privacy/reconstructions",
     }  # fmt: skip
     names = set(named(layout["spec"]))

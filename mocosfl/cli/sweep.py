@@ -7,7 +7,6 @@ and a changed setting is another folder. What becomes of the jobs is told by `sw
 
 import logging
 import re
-import sys
 import traceback
 from enum import Enum
 from pathlib import Path
@@ -22,7 +21,7 @@ from omegaconf import DictConfig
 from mocosfl.config.identity import FREE_ON_RESUME, MAX_NAME, copy_keys, digest
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import FolderBusy, RunFolder
-from mocosfl.system.errors import is_mistake, words
+from mocosfl.system.errors import is_mistake, tell, words
 from mocosfl.system.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -157,7 +156,7 @@ def _tell_failure(folder: RunFolder, error: Exception) -> str:
     if is_mistake(error):
         text = words(error).strip() or type(error).__name__
         log.debug("stopped", exc_info=True)
-        sys.stderr.write(f"\nmocosfl: {text}\n")
+        tell(text)
     else:
         text = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
         log.exception("failed: %s", folder.path)

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from mocosfl.cli.sweep import Outcome, Result, first_line
 from mocosfl.runs.folder import FolderBusy, RunFolder
 from mocosfl.runs.resuming import shown
+from mocosfl.system.errors import end_interrupted
 from mocosfl.system.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -142,8 +143,7 @@ def told_at_end() -> Iterator[None]:
         yield
         ended = True
     except KeyboardInterrupt:
-        sys.stderr.write("\nmocosfl: interrupted\n")
-        raise SystemExit(130) from None  # what a shell expects of Ctrl-C
+        end_interrupted()
     finally:
         record = SweepRecord.current
         if record is not None:

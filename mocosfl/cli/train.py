@@ -46,7 +46,6 @@ def run(config: Config, deployment: Deployment = SIMULATION) -> Result:
         if any(override.startswith("data_dir=") for override in overrides):
             move_data(run_config, config.data_dir)
         given = {override.partition("=")[0] for override in overrides}
-        deployment.check_resumed(run_config, config.resume)
         copy_keys(config, run_config, given.intersection(FREE_ON_RESUME))
         train(run_config, folder, resume=True, deployment=deployment)
     return Result(Outcome.finished)

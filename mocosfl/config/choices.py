@@ -24,6 +24,9 @@ class PartitionKind(Enum):
     file = "file"
 
 
+PARTITION_FILE = "partition.json"  # in a run's folder; what `PartitionKind.file` reads
+
+
 class Averaging(Enum):
     """What the clients are given at a sync (`averaging.kind`)."""
 

@@ -14,6 +14,11 @@ _WITH_VALUE = (
 _KEYS = "|".join(field.name for field in fields(EmbedConfig))
 _OVERRIDE = re.compile(rf"[+~]|(({_KEYS})|hydra[\w./@]*)=")
 
+SIMULATED_ALONE = (
+    "this program simulates its clients; a run whose clients are other machines is trained and "
+    "resumed with python -m mocosfl.edge.server (docs/edge.md)"
+)
+
 
 def with_folder(arguments: list[str]) -> list[str]:
     """Turn the folder on a command line into Hydra's `images='...'`.
@@ -73,9 +78,11 @@ def check_simulated(arguments: list[str]) -> list[str]:
         ValueError: one of them is for the networked server.
     """
     for argument in arguments:
-        if re.match(r"[+~]*edge[.=]", argument):
-            raise ValueError(
-                f"{argument}: this program simulates its clients; those that are other machines "
-                "are the server's (python -m mocosfl.edge.server, docs/edge.md)"
-            )
+        if is_of_edge(argument):
+            raise ValueError(f"{argument}: {SIMULATED_ALONE}")
     return arguments
+
+
+def is_of_edge(argument: str) -> bool:
+    """Return whether an argument sets something of `edge`, the networked server."""
+    return re.match(r"[+~]*edge[.=]", argument) is not None

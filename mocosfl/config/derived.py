@@ -32,11 +32,20 @@ def batch_sizes(config: Config) -> "npt.NDArray[np.int64]":
     return sizes
 
 
+def is_networked(config: Config) -> bool:
+    """Return whether clients are other machines: the run is the networked server's."""
+    return config.edge is not None
+
+
+def edge_settings(config: Config) -> EdgeConfig:
+    """Return the settings of the networked server, which a networked run has."""
+    assert config.edge is not None, "a simulation has none"
+    return config.edge
+
+
 def num_remote(config: Config) -> int:
     """Return how many clients are other machines, the first of all; 0 in a simulation."""
-    if config.edge is None:
-        return 0
-    number = config.edge.num_remote
+    number = edge_settings(config).num_remote if is_networked(config) else 0
     return config.clients.num_clients if number is None else number
 
 
@@ -49,13 +58,7 @@ def remote_clients(config: Config) -> "npt.NDArray[np.bool_]":
 
 def smashed_precision(config: Config) -> str:
     """Return the precision in which smashed data and gradients travel: a network has its own."""
-    return config.trainer.precision if config.edge is None else config.edge.precision
-
-
-def edge_settings(config: Config) -> EdgeConfig:
-    """Return the settings of the networked server, which a run with remote clients has."""
-    assert config.edge is not None, "without remote clients there are none"
-    return config.edge
+    return (edge_settings(config) if is_networked(config) else config.trainer).precision
 
 
 def part_batch_sizes(config: Config) -> "npt.NDArray[np.int64]":

@@ -210,9 +210,8 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """`logger=`: where the curves go."""
+    """`logger=`: where the curves go beside metrics.csv."""
 
-    csv: bool = MISSING  # metrics.csv in the run folder
     wandb: bool = MISSING  # Weights & Biases
     wandb_mode: str = MISSING  # offline (no account, no prompt) or online
     wandb_project: str = MISSING  # W&B project that the runs go to

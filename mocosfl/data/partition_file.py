@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mocosfl.config.choices import PARTITION_FILE
 from mocosfl.data.partition import Partition
 
 logger = logging.getLogger(__name__)
-
-FILE_NAME = "partition.json"
 
 
 def read_partition(
@@ -59,15 +58,16 @@ def load_partition(path: str) -> Partition:
     """Read a partition's file, or that of a run folder; errors as in `read_partition`."""
     file = Path(path).expanduser()
     if file.is_dir():
-        file /= FILE_NAME
+        file /= PARTITION_FILE
     if not file.is_file():
         raise FileNotFoundError(
-            f"partition.path={path}: no such file; name the {FILE_NAME} of a run, or its folder"
+            f"partition.path={path}: no such file; name the {PARTITION_FILE} of a run, or its "
+            "folder"
         )
     try:
         return Partition.load(file)
     except ValueError as error:
         raise ValueError(
-            f"partition.path={path}: no partition ({error.__cause__}); name the {FILE_NAME} that "
-            "a run wrote, or its folder"
+            f"partition.path={path}: no partition ({error.__cause__}); name the {PARTITION_FILE} "
+            "that a run wrote, or its folder"
         ) from error

@@ -11,7 +11,6 @@ P-256, because a small device signs with them quickly.
 import argparse
 import datetime
 import ipaddress
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mocosfl.edge.certificate_names import common_name
-from mocosfl.system.files import whole_folder
+from mocosfl.system.errors import user_errors
+from mocosfl.system.files import whole_folder, write_new
 
 CA_DAYS = 3650
 SERVER_NAME = "mocosfl-server"  # names no client, see `certificate_names.client_of`
@@ -50,15 +50,13 @@ class Authority(NamedTuple):
 def main(arguments: list[str]) -> None:
     """Make what is missing, and say what was made and what was left."""
     chosen = _parsed(arguments)
-    try:
+    with user_errors():
         report = make_certificates(
             chosen.folder,
             num_clients=chosen.clients,
             server_names=chosen.server_names,
             days=chosen.days,
         )
-    except (ValueError, OSError) as error:
-        sys.exit(f"mocosfl: {error}")
     print("\n".join(report))
 
 
@@ -144,8 +142,8 @@ def _make_authority(folder: Path) -> Authority:
     )
     certificate = builder.sign(key, hashes.SHA256())
     # The certificate last: with it the authority counts as complete.
-    _write_new(folder / "ca_key.pem", _pem(key), mode=0o600)
-    _write_new(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    write_new(folder / "ca_key.pem", _pem(key), mode=0o600)
+    write_new(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
     return Authority(certificate, key)
 
 
@@ -197,10 +195,10 @@ def _make_identity(
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     certificate = builder.sign(authority.key, hashes.SHA256())
     with whole_folder(place, mode=0o700) as partial:
-        _write_new(partial / "key.pem", _pem(key), mode=0o600)
+        write_new(partial / "key.pem", _pem(key), mode=0o600)
         for file, content in (("cert.pem", certificate), ("ca.pem", issuer)):
             pem = content.public_bytes(serialization.Encoding.PEM)
-            _write_new(partial / file, pem, mode=0o644)
+            write_new(partial / file, pem, mode=0o644)
 
 
 def _builder(
@@ -262,15 +260,6 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write_new(path: Path, content: bytes, *, mode: int) -> None:
-    # O_EXCL: what is there is never overwritten; the mode from the first byte on.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _expiry(place: Path) -> str:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from mocosfl.config.probe import MIN_MAP_IMAGES
 from mocosfl.evaluation.probes import LabelledFeatures
 from mocosfl.pictures.probes import draw_embedding_map
+from mocosfl.runs.evaluation_folders import ProbeFolder
 from mocosfl.system.files import replaced, write_atomically
 
 _PERPLEXITY = 30.0  # neighbours that a place looks at; the usual value
@@ -75,14 +76,15 @@ def _start(features: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float
 
 
 def write_map(found: EmbeddingMap | None, classes: Sequence[str], folder: Path) -> None:
-    """Write `embedding_map.png` and `embedding_map.csv`; without a map, remove an earlier one's.
+    """Write a map's picture and table; without a map, remove an earlier one's.
 
     Args:
         found: the map.
         classes: names by label.
         folder: for the files.
     """
-    picture, table = folder / "embedding_map.png", folder / "embedding_map.csv"
+    files = ProbeFolder(folder)
+    picture, table = files.embedding_map, files.embedding_map_table
     if found is None:
         picture.unlink(missing_ok=True)
         table.unlink(missing_ok=True)

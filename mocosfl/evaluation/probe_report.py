@@ -30,6 +30,7 @@ from mocosfl.evaluation.probes import (
 )
 from mocosfl.pictures.probes import draw_per_class
 from mocosfl.runs.checkpoint import Encoder, fingerprint
+from mocosfl.runs.evaluation_folders import ProbeFolder
 from mocosfl.system.device import chosen_device
 from mocosfl.system.files import replaced, write_atomically
 from mocosfl.tracking.metrics_log import MetricsLog
@@ -226,14 +227,15 @@ def write_probes(
         "probe_seconds": report.probe_seconds,
         "map_seconds": report.map_seconds,
     }
-    write_atomically(folder / "results.json", json.dumps(values, indent=2) + "\n")
-    curves = MetricsLog(folder / "metrics.csv")
+    files = ProbeFolder(folder)
+    write_atomically(files.results, json.dumps(values, indent=2) + "\n")
+    curves = MetricsLog(files.metrics)
     curves.continue_from(0)
     for epoch in range(max(len(probe.curve) for probe in report.probes)):
         row = {p.name.logged: p.curve[epoch] for p in report.probes if epoch < len(p.curve)}
         curves.log_metrics(row, step=epoch)
     per_class = {probe.name.recorded: probe.per_class for probe in report.probes}
-    with replaced(folder / "per_class.png") as picture:
+    with replaced(files.per_class) as picture:
         draw_per_class(per_class, classes, picture)
     write_map(report.embedding_map, classes, folder)
 

@@ -17,13 +17,13 @@ from mocosfl.evaluation.probe_report import (
 )
 from mocosfl.runs.checkpoint import Encoder, read_encoder
 from mocosfl.runs.chosen_checkpoint import choose
+from mocosfl.runs.evaluation_folders import ProbeFolder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.json_records import read_record
 from mocosfl.system.files import check_writable
 from mocosfl.tracking.loggers import log_to_wandb
 from mocosfl.tracking.wandb_run import WandbTable
 
-EMBEDDING_MAP = "embedding_map.png"
 DEFAULTS = CONF / "linear_probe.yaml"
 
 
@@ -82,15 +82,15 @@ def log_probes(
         f"{name}/{key.removeprefix('probe/')}": top1
         for key, top1 in accuracies_by_name(report).items()
     }
-    files = {"per_class_picture": "per_class.png", "embedding_map": EMBEDDING_MAP}
-    pictures = {f"{name}/{key}": folder / file for key, file in files.items()}
-    shown = {key: path for key, path in pictures.items() if path.is_file()}
+    files = ProbeFolder(folder)
+    pictures = {"per_class_picture": files.per_class, "embedding_map": files.embedding_map}
+    shown = {f"{name}/{key}": path for key, path in pictures.items() if path.is_file()}
     log_to_wandb(run, config, values, shown, {f"{name}/per_class": _per_class(folder)})
 
 
 def _per_class(folder: Path) -> WandbTable:
     """Return the accuracies, fractions: a row a class, a column a probe."""
-    probes = read_record(folder / "results.json")["probes"]
+    probes = read_record(ProbeFolder(folder).results)["probes"]
     found = [probe["per_class"] for probe in probes.values()]
     rows = [[cls, *(top1s[cls] for top1s in found)] for cls in found[0]]
     return WandbTable(["class", *probes], rows)

@@ -46,13 +46,6 @@ class ClientRows:
         """Give all clients the same tensor."""
         self.shared, self.rows = value.detach().cpu().clone(), None
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory held."""
-        held = self.shared if self.rows is None else self.rows
-        assert held is not None
-        return held.nbytes
-
 
 class StateBank:
     """One kind of state of all N clients: their online heads, for example."""
@@ -90,11 +83,6 @@ class StateBank:
         """Return the state of one client."""
         ids = torch.tensor([client])
         return {name: rows.gather(ids)[0] for name, rows in self._rows.items()}
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory held."""
-        return sum(rows.num_bytes for rows in self._rows.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into a checkpoint: name -> (the tensor of all, or None; the rows)."""
@@ -150,11 +138,6 @@ class ClientBank:
     def of(self, client: int) -> dict[str, dict[str, Tensor]]:
         """Return the state of one client that is not in the pool, kind -> name -> tensor."""
         return {kind: bank.of(client) for kind, bank in self.kinds.items()}
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory held."""
-        return sum(bank.num_bytes for bank in self.kinds.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""

@@ -93,7 +93,8 @@ def make_plan(config: Config, counts: npt.NDArray[np.int64]) -> Plan:
 
 def steps_to_do(config: Config, plan: Plan) -> int:
     """Return the step that a run ends with: the last one, or `trainer.max_steps`."""
-    return plan.num_steps if config.trainer.max_steps == -1 else config.trainer.max_steps
+    max_steps = config.trainer.max_steps
+    return plan.num_steps if max_steps == -1 else min(max_steps, plan.num_steps)
 
 
 def plan_json(config: Config, plan: Plan) -> str:

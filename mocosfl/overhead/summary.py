@@ -14,7 +14,7 @@ from mocosfl.data.round_plan import sync_steps
 from mocosfl.overhead.compute import ClientMacs, client_macs, server_macs
 from mocosfl.overhead.memory import CountedMemory, MeasuredMemory, count_memory, measure_memory
 from mocosfl.overhead.network import Network, build_network
-from mocosfl.overhead.plan import Plan, make_plan
+from mocosfl.overhead.plan import Plan, make_plan, steps_to_do
 from mocosfl.overhead.traffic import (
     ClientTraffic,
     Rates,
@@ -76,7 +76,8 @@ def compute_overhead(
         ValueError: rounds_by_mode is not of that form.
     """
     plan, network = make_plan(config, counts), build_network(config)
-    shares, steps = shares_of(rounds_by_mode), _steps_done(config, plan, num_steps)
+    shares = shares_of(rounds_by_mode)
+    steps = steps_to_do(config, plan) if num_steps is None else num_steps
     return Overhead(
         images_from=images_from,
         images_per_client=plan.images_per_client,
@@ -146,13 +147,6 @@ def mean_bytes(clients: Sequence[Sent | ClientOverhead]) -> dict[str, float]:
         "down_bytes": mean("down"),
         "paper_bytes": mean("paper_weights", "paper_smashed"),
     }
-
-
-def _steps_done(config: Config, plan: Plan, num_steps: int | None) -> int:
-    if num_steps is not None:
-        return num_steps
-    max_steps = config.trainer.max_steps
-    return plan.num_steps if max_steps == -1 else min(max_steps, plan.num_steps)
 
 
 def _num_syncs(config: Config, plan: Plan, num_steps: int) -> int:

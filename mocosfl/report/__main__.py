@@ -9,6 +9,7 @@ from mocosfl.report.bytes_so_far import with_overhead
 from mocosfl.report.runs import find_runs
 from mocosfl.report.table import counts
 from mocosfl.report.write import write_report
+from mocosfl.system.errors import user_errors
 from mocosfl.system.files import check_writable
 
 
@@ -16,13 +17,11 @@ def main(arguments: Sequence[str]) -> None:
     """Report on the folder that the arguments name."""
     chosen = _parsed(arguments)
     root, output = chosen.folder, chosen.output or chosen.folder
-    try:
+    with user_errors():
         runs = find_runs(root)
         check_writable(output)
         runs = [with_overhead(run) for run in runs]
         files = write_report(runs, root.resolve().name, output)
-    except (ValueError, OSError) as error:
-        sys.exit(f"\nmocosfl: {error}")
     print(counts(runs))
     for problem in (problem for run in runs for problem in run.problems):
         print(f"not read: {problem}")

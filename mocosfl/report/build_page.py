@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mocosfl.report.charts import overlay, style_of
-from mocosfl.report.curves import Curves, drawable_curves, quantities, shared_axis
+from mocosfl.report.curves import LoggedCurves, drawable_curves, quantities, shared_axis
 from mocosfl.report.embedded_pictures import Album
 from mocosfl.report.key_figures import best_figures, figures_of
 from mocosfl.report.labels import in_words, labels_of
@@ -15,7 +15,6 @@ from mocosfl.report.run_sections import curves_part, going_on, parts_of
 from mocosfl.report.runs import Run
 from mocosfl.report.table import (
     TABLE_WORDS,
-    Row,
     counts,
     group_seeds,
     mean_rows,
@@ -25,6 +24,7 @@ from mocosfl.report.table import (
     varying,
 )
 from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.read_metrics import Row
 
 _IN_HEAD = ("method", "dataset", "partition", "clients", "cut")  # where the runs are alike
 _STATUSES = ("failed", "interrupted", "finished")  # the worst first
@@ -57,7 +57,7 @@ def _page_of_run(run: Run) -> Page:
         progress=_progress(run),
         notes=[*_notes(run), *_unreadable(problems), *album.words],
         key_figures=figures_of(run),
-        parts=[*_next_part(run), curves_part(run, curves, anchor="curves"), *further],
+        parts=[*_next_part(run), curves_part(curves, anchor="curves"), *further],
         made=_made(),
     )
 
@@ -169,7 +169,7 @@ def _overlaid_part(
     return Part("Curves", "curves", words=words, legend=shown, figures=figures)
 
 
-def _read_curves(run: Run, problems: list[str]) -> Curves:
+def _read_curves(run: Run, problems: list[str]) -> LoggedCurves:
     metrics = RunFolder(run.folder).metrics
     try:
         return drawable_curves(metrics)

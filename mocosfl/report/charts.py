@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mocosfl.report.curves import (
     Axis,
-    Curve,
-    Curves,
+    LoggedCurve,
+    LoggedCurves,
     Quantity,
     same_rates,
     smoothed,
@@ -46,7 +46,7 @@ class Line(NamedTuple):
     """A curve in a chart."""
 
     label: str  # in the chart's legend; "" for none
-    curve: Curve
+    curve: LoggedCurve
     colour: str
     dashes: Any = "-"
     faint: bool = False  # the logged values too, behind their running mean
@@ -56,8 +56,8 @@ class Band(NamedTuple):
     """A shaded range over the values of an axis."""
 
     label: str
-    low: Curve
-    high: Curve
+    low: LoggedCurve
+    high: LoggedCurve
     colour: str
 
 
@@ -150,7 +150,7 @@ def _rounded(attribute: re.Match[str]) -> str:
 
 
 def overlay(
-    quantity: Quantity, axis: Axis, runs: Sequence[Curves], styles: Sequence[tuple[str, Any]]
+    quantity: Quantity, axis: Axis, runs: Sequence[LoggedCurves], styles: Sequence[tuple[str, Any]]
 ) -> Markup:
     """Draw one quantity of several runs, a colour a run; the page has their legend."""
     lines = [
@@ -161,7 +161,7 @@ def overlay(
     return draw_chart(quantity, axis, lines)
 
 
-def single(quantity: Quantity, axis: Axis, run: Curves) -> Markup:
+def single(quantity: Quantity, axis: Axis, run: LoggedCurves) -> Markup:
     """Draw one quantity of one run: logged values behind, the divergence with its range."""
     curve, colour = run[quantity.column], COLOURS[0]
     names = ("sync/divergence_least", "sync/divergence_most")

@@ -45,7 +45,8 @@ QUANTITIES = (
     ),
     Quantity(
         "train/contrast_accuracy", "Contrast accuracy", "accuracy, % of queries",
-        "Queries that are nearer to their own key than to any key in the queue.",
+        "Queries that are nearer to their own key than to any key in the queue; where the loss is "
+        "two-sided, of the second pass, in which the keys are the queries.",
         percent=True, noisy=True,
     ),
     Quantity(
@@ -54,7 +55,8 @@ QUANTITIES = (
     ),
     Quantity(
         "train/embedding_std", "Embedding std", "std of the embeddings x √D",
-        "How the embeddings are spread: 1 is evenly, near 0 is collapsed.", noisy=True,
+        "How the embeddings are spread: 1 is evenly, near 0 is collapsed; of the second pass where "
+        "the loss is two-sided.", noisy=True,
     ),
     Quantity("lr/server", "Learning rate, server", "learning rate", "Of trunk and projector."),
     Quantity("lr/clients", "Learning rate, clients", "learning rate", "Of the heads."),
@@ -94,17 +96,17 @@ ROUNDS = Axis("progress/rounds", "rounds")
 IMAGES = Axis("progress/images_seen", "images seen")
 
 
-class Curve(NamedTuple):
+class LoggedCurve(NamedTuple):
     """A logged quantity; only finite values."""
 
     values: Values  # (T,)
     places: dict[str, Values]  # column of an axis -> (T,), of the axes that all rows have
 
 
-Curves = dict[str, Curve]
+LoggedCurves = dict[str, LoggedCurve]
 
 
-def drawable_curves(path: Path) -> Curves:
+def drawable_curves(path: Path) -> LoggedCurves:
     """Return name -> curve of a metrics file; {} without one.
 
     Raises:
@@ -124,7 +126,7 @@ def drawable_curves(path: Path) -> Curves:
         if name in axes or not known.any():
             continue
         places = {column: x[known] for column, x in axes.items() if np.isfinite(x[known]).all()}
-        curves[name] = Curve(values[known], places)
+        curves[name] = LoggedCurve(values[known], places)
     return curves
 
 
@@ -132,18 +134,18 @@ def _column(rows: Sequence[dict[str, str]], column: str) -> Values:
     return np.array([float(row.get(column) or math.nan) for row in rows])
 
 
-def shared_axis(runs: Sequence[Curves]) -> Axis:
+def shared_axis(runs: Sequence[LoggedCurves]) -> Axis:
     """Return what the curves of some runs are best compared over.
 
-    Rounds of one run; images seen of several, whose rounds may differ in length. Steps where an
-    older run has logged nothing else.
+    Rounds of one run; images seen of several, whose rounds may differ in length. Steps where a row
+    was cut short and lacks them.
     """
     wanted = (ROUNDS, IMAGES) if len(runs) == 1 else (IMAGES, ROUNDS)
     curves = [curve for run in runs for curve in run.values()]
     return next((a for a in wanted if all(a.column in c.places for c in curves)), STEPS)
 
 
-def quantities(runs: Sequence[Curves]) -> list[Quantity]:
+def quantities(runs: Sequence[LoggedCurves]) -> list[Quantity]:
     """Return what there is to draw: the known quantities first, then columns of other names.
 
     Of the divergence only the mean is one. The clients' learning rate is one where it differs from
@@ -160,7 +162,7 @@ def quantities(runs: Sequence[Curves]) -> list[Quantity]:
     return known + [_unknown(name) for name in others]
 
 
-def same_rates(run: Curves) -> bool:
+def same_rates(run: LoggedCurves) -> bool:
     """Return whether the clients' learning rate is the server's all along."""
     if not {"lr/server", "lr/clients"} <= set(run):
         return False

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mocosfl.config.methods import method_of
+from mocosfl.config.probe import MIN_MAP_IMAGES
 from mocosfl.report.charts import COLOURS, Line, draw_chart
 from mocosfl.report.curves import STEPS, Axis, Quantity, drawable_curves
 from mocosfl.report.embedded_pictures import Album
@@ -12,13 +13,12 @@ from mocosfl.report.page_model import Figure, Missing, Part, Table
 from mocosfl.report.paths_in_words import quoted_path
 from mocosfl.report.results import PROBES
 from mocosfl.report.runs import Run
+from mocosfl.runs.evaluation_folders import AttackFolder, ProbeFolder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.json_records import read_record
 
 _MISSING = "-"
 _NOT_INVERTED = ("whole", None)  # of a run's cut: nothing crosses one
-# Folders of probes beside `probe/`, and what their column is called.
-_OTHERS = {"probe_best": "best checkpoint", "probe_untrained": "untrained"}
 _QUANTITY = Quantity(
     "", "Probes over their epochs", "accuracy, % of test images",
     "Top-1 of each trained probe after each of its epochs.", percent=True,
@@ -30,8 +30,8 @@ def probe_part(run: Run, album: Album, anchor: str) -> Part:
     """Return the accuracies on the test images, with what is drawn of them."""
     title, name = "Probe", f"{anchor}probe"
     folder, place = RunFolder(run.folder), quoted_path(run.folder)
-    results = folder.probe / "results.json"
-    if not results.is_file():
+    files = ProbeFolder(folder.probe)
+    if not files.results.is_file():
         missing = Missing(
             "No probe yet. It trains a linear classifier on the frozen features:",
             f"python linear_probe.py checkpoint={place}",
@@ -39,19 +39,19 @@ def probe_part(run: Run, album: Album, anchor: str) -> Part:
         others = list(_other_probes(folder))
         tables = [_probe_table({}, others)] if others else []
         return Part(title, name, tables=tables, missing=[missing])
-    values, others = read_record(results), list(_other_probes(folder))
+    values, others = read_record(files.results), list(_other_probes(folder))
     words = [
         f"Accuracies on the test images, of the encoder after {values['encoder_step']:,} steps; "
         "its weights stand still."
     ]
     figures = [
-        *_probe_curves(folder.probe / "metrics.csv"),
+        *_probe_curves(files.metrics),
         *album.figure(
-            folder.probe / "per_class.png", "Accuracy of each class", "Of each probe, after its "
+            files.per_class, "Accuracy of each class", "Of each probe, after its "
             "last epoch, on the test images.",
         ),
         *album.figure(
-            folder.probe / "embedding_map.png", "Embedding map", "t-SNE of the features of a "
+            files.embedding_map, "Embedding map", "t-SNE of the features of a "
             "sample of test images, a dot each. Who lies beside whom tells something, distances "
             "across the map don't.",
         ),
@@ -68,20 +68,21 @@ def probe_part(run: Run, album: Album, anchor: str) -> Part:
 
 def _other_probes(folder: RunFolder) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield title and results of the probes of other encoders of the run."""
-    for name, title in _OTHERS.items():
-        path = folder.path / name / "results.json"
-        if path.is_file():
-            yield title, read_record(path)
+    others = {"best checkpoint": folder.probe_best, "untrained": folder.probe_untrained}
+    for title, other in others.items():
+        results = ProbeFolder(other).results
+        if results.is_file():
+            yield title, read_record(results)
 
 
 def _missing_probes(folder: RunFolder, place: str) -> Iterator[Missing]:
-    if not (folder.probe / "embedding_map.png").is_file():
+    if not ProbeFolder(folder.probe).embedding_map.is_file():
         yield Missing(
-            "No embedding map: the probe was made with embedding_map_images=0, or before there "
-            "were maps.",
+            "No embedding map: the probe was made with embedding_map_images=0, or there are fewer "
+            f"than {MIN_MAP_IMAGES} test images.",
             f"python linear_probe.py checkpoint={place}",
         )
-    if not (folder.path / "probe_untrained" / "results.json").is_file():
+    if not ProbeFolder(folder.probe_untrained).results.is_file():
         yield Missing(
             "Nothing to compare with: what the same probes make of the network before training",
             f"python linear_probe.py checkpoint=none run={place}",
@@ -134,14 +135,15 @@ def attack_part(run: Run, album: Album, anchor: str) -> Part:
     title, name = "Attack", f"{anchor}attack"
     part = Part(title, name)
     folder = RunFolder(run.folder)
-    for attack, of in ((folder.attack, "last"), (folder.path / "attack_best", "best")):
-        if (attack / "attack.json").is_file():
-            values = read_record(attack / "attack.json")
+    for attack, of in ((folder.attack, "last"), (folder.attack_best, "best")):
+        files = AttackFolder(attack)
+        if files.results.is_file():
+            values = read_record(files.results)
             part.words.append(_attack_words(values, of))
             part.tables.append(_attack_table(values["attacks"]))
             part.figures.extend(
                 album.figure(
-                    attack / "reconstructions.png",
+                    files.reconstructions,
                     "Reconstructions",
                     "Attacked images above what each attacker makes of what the head sends up.",
                 )

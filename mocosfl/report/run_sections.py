@@ -9,7 +9,7 @@ from typing import Any
 
 from mocosfl.config.identity import without_places
 from mocosfl.report.charts import single
-from mocosfl.report.curves import Curves, quantities, shared_axis
+from mocosfl.report.curves import LoggedCurves, quantities, shared_axis
 from mocosfl.report.embedded_pictures import Album
 from mocosfl.report.evaluation_sections import attack_part, probe_part
 from mocosfl.report.overhead_in_words import overhead_facts
@@ -46,7 +46,7 @@ def _name(build: Callable[..., Part]) -> str:
     return build.__name__.strip("_").removesuffix("_part")
 
 
-def curves_part(run: Run, curves: Curves, *, anchor: str) -> Part:
+def curves_part(curves: LoggedCurves, *, anchor: str) -> Part:
     """Return a chart of each quantity of a run."""
     if not curves:
         return Part("Curves", anchor, missing=[Missing("Nothing has been logged yet.")])
@@ -78,19 +78,19 @@ def going_on(run: Run) -> Missing | None:
 
 
 def _data_part(run: Run, album: Album, anchor: str) -> Part:
-    pictures = RunFolder(run.folder).pictures
+    folder = RunFolder(run.folder)
     figures = album.figure(
-        pictures / "partition.png",
+        folder.partition_picture,
         "Partition",
         "Who holds how many training images of which class, and how many images and classes the "
         "clients have.",
     ) + album.figure(
-        pictures / "views.png",
+        folder.views_picture,
         "Views",
         "Images, and two random views of each, as the clients make them.",
     )
     missing = []
-    if not any((pictures / name).is_file() for name in ("partition.png", "views.png")):
+    if not (folder.partition_picture.is_file() or folder.views_picture.is_file()):
         missing.append(
             Missing("No pictures of the data: the run was made with callbacks.pictures=false.")
         )
@@ -109,14 +109,14 @@ def _overhead_part(run: Run, album: Album, anchor: str) -> Part:
 
 def _attacker_part(run: Run, album: Album, anchor: str) -> Part:
     """Return what TAResSFL's simulated attackers saw, first and last."""
-    files = sorted(RunFolder(run.folder).pictures.glob("reconstructions_round*.png"))
-    ends = dict.fromkeys([*files[:1], *files[-1:]])
+    pictures = list(RunFolder(run.folder).attacker_pictures.items())
+    ends = dict([*pictures[:1], *pictures[-1:]])
     figures = [
         figure
-        for file in ends
+        for number, file in ends.items()
         for figure in album.figure(
             file,
-            f"After round {int(file.stem.removeprefix('reconstructions_round')):,}",
+            f"After round {number:,}",
             "Views above what the simulated attacker, which trains along, makes of what is sent.",
         )
     ]

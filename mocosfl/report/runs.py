@@ -20,6 +20,7 @@ from mocosfl.config.identity import FREE_KEYS
 from mocosfl.config.methods import method_of
 from mocosfl.report.paths_in_words import shown_words
 from mocosfl.report.results import newest_values, result_steps_of, results_of
+from mocosfl.runs.evaluation_folders import ProbeFolder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.json_records import DamagedFile, read_record
 
@@ -125,7 +126,7 @@ def read_run(folder: Path, root: Path) -> Run:
     name = root.resolve().name if folder == root else str(folder.relative_to(root))
     finished = _attempt(partial(read_record, counts=["step"]), run.finished, problems)
     overhead = _attempt(partial(read_record, counts=["num_steps"]), run.overhead, problems)
-    probed = run.probe / "results.json"
+    probed = ProbeFolder(run.probe).results
     probe = _attempt(partial(read_record, counts=["encoder_step"]), probed, problems)
     curves = _attempt(newest_values, run.metrics, problems)
     values = _attempt(read_values, run.config, problems)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mocosfl.config.identity import without_places
 from mocosfl.report.results import RESULTS
 from mocosfl.report.runs import Mean, Run
+from mocosfl.runs.read_metrics import Row
 from mocosfl.system.units import MEGABYTE
 
 _BYTES = ("true_bytes", "paper_bytes")
@@ -21,8 +22,6 @@ TABLE_WORDS = (
     "over the steps done. `-`: not known, as the MB of a run with saving before its end. "
     "Interrupted: stopped before its last step, or still running."
 )
-
-Row = dict[str, str]
 
 
 class Columns(NamedTuple):

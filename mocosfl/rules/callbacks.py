@@ -1,4 +1,4 @@
-"""Rules for `callbacks` and `logger`: checkpoints, monitors, alarms, curves."""
+"""Rules for `callbacks`: checkpoints, monitors, alarms."""
 
 from collections.abc import Iterator
 
@@ -31,13 +31,4 @@ def callback_rules(config: Config) -> Iterator[str]:
         yield (
             f"callbacks.knn_num_neighbors={c.knn_num_neighbors}: must be below "
             f"callbacks.knn_num_images={c.knn_num_images}"
-        )
-
-
-def logger_rules(config: Config) -> Iterator[str]:
-    """Yield a line if W&B is to show what nobody writes down."""
-    if config.logger.wandb and not config.logger.csv:
-        yield (
-            "logger.csv=false, logger.wandb=true: the summary of W&B and the definitions of its "
-            "curves are made from metrics.csv; set logger.csv=true"
         )

@@ -1,53 +1,28 @@
 """Rules for `edge`, the networked server."""
 
-import ipaddress
-import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from mocosfl.config.choices import LEARNING, ClientState
-from mocosfl.config.derived import is_supervised, is_whole_network
+from mocosfl.config.derived import (
+    edge_settings,
+    is_networked,
+    is_supervised,
+    is_whole_network,
+    num_remote,
+)
 from mocosfl.config.edge import EdgeConfig
 from mocosfl.config.schema import Config
 from mocosfl.rules.problems import not_positive, too_small
+from mocosfl.system.addresses import parse_address
 
 WIRE_PRECISIONS = ("fp32", "fp16", "int8", "fp64")
 
 
-class Address(NamedTuple):
-    """Where a server listens."""
-
-    host: str
-    port: int
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether this machine alone can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
-
-
-def parse_address(text: str, key: str) -> Address:
-    """Read HOST:PORT.
-
-    Raises:
-        ValueError: it is anything else.
-    """
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(\d{1,5})", text)
-    if match is None or int(match[2]) > 65535:
-        raise ValueError(f"{key}={text}: HOST:PORT is wanted, as in 0.0.0.0:50061")
-    return Address(match[1], int(match[2]))
-
-
 def edge_rules(config: Config) -> Iterator[str]:
     """Yield a line for each thing that a networked federation can't do, or is out of bounds."""
-    edge = config.edge
-    if edge is None:
+    if not is_networked(config):
         return
+    edge = edge_settings(config)
     yield from _address(edge)
     yield from _numbers(config, edge)
     if edge.precision not in WIRE_PRECISIONS:
@@ -59,9 +34,9 @@ def edge_rules(config: Config) -> Iterator[str]:
 
 def _address(edge: EdgeConfig) -> Iterator[str]:
     try:
-        address = parse_address(edge.listen, "edge.listen")
+        address = parse_address(edge.listen)
     except ValueError as error:
-        yield str(error)
+        yield f"edge.listen={error}"
         return
     if edge.certificates is None and not edge.insecure and not address.is_loopback:
         yield (
@@ -74,18 +49,17 @@ def _address(edge: EdgeConfig) -> Iterator[str]:
 
 
 def _numbers(config: Config, edge: EdgeConfig) -> Iterator[str]:
-    num_clients = config.clients.num_clients
-    num_remote = num_clients if edge.num_remote is None else edge.num_remote
-    if not 1 <= num_remote <= num_clients:
+    num_clients, remote = config.clients.num_clients, num_remote(config)
+    if not 1 <= remote <= num_clients:
         yield (
-            f"edge.num_remote={num_remote}: must be from 1 to clients.num_clients={num_clients}; "
+            f"edge.num_remote={remote}: must be from 1 to clients.num_clients={num_clients}; "
             "without remote clients use train.py"
         )
-    least = 1 if num_remote == num_clients else 0
-    if not least <= edge.min_clients <= num_remote:
+    least = 1 if remote == num_clients else 0
+    if not least <= edge.min_clients <= remote:
         yield (
-            f"edge.min_clients={edge.min_clients}: must be from {least} to {num_remote}, the "
-            "remote clients"
+            f"edge.min_clients={edge.min_clients}: must be from {least} to {remote}, the remote "
+            "clients"
         )
     yield from not_positive(
         [

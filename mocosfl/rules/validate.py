@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from mocosfl.config.schema import Config
-from mocosfl.rules.callbacks import callback_rules, logger_rules
+from mocosfl.rules.callbacks import callback_rules
 from mocosfl.rules.clients import averaging_rules, client_rules, heterogeneity_rules
 from mocosfl.rules.contrast import moco_rules, queue_rules
 from mocosfl.rules.data import augmentation_rules, dataset_rules, partition_rules
@@ -33,7 +33,6 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     network_rules,
     process_rules,
     edge_rules,
-    logger_rules,
     callback_rules,
 )
 

@@ -19,7 +19,14 @@ from mocosfl.config.identity import (
 from mocosfl.config.schema import Config
 from mocosfl.federation.averaging import mean_of_rows
 from mocosfl.models.build import build_split
-from mocosfl.runs.checkpoint_content import CONFIG, HEADS, STATE, STEP, TRUNK
+from mocosfl.runs.checkpoint_content import (
+    CONFIG,
+    HEADS,
+    PROJECTOR_IN_HEAD,
+    STATE,
+    STEP,
+    TRUNK,
+)
 from mocosfl.runs.folder import WHICH, RunFolder
 
 
@@ -122,8 +129,8 @@ def read_encoder(path: Path) -> Encoder:
     config, state = config_of(checkpoint, f"checkpoint={path}"), checkpoint[STATE]
     split = build_split(config)
     heads = synchronised_head(state)
-    # Of a whole network, what is behind the features is left out.
-    heads = {name: tensor for name, tensor in heads.items() if not name.startswith("projector.")}
+    # Of a whole network, what follows the features is left out.
+    heads = {k: tensor for k, tensor in heads.items() if not k.startswith(PROJECTOR_IN_HEAD)}
     trunk = part_of(state, TRUNK)
     try:
         split.head.load_state_dict(heads)

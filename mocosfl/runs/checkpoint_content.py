@@ -7,7 +7,8 @@
     state_dict          tensors by name:
         federation.clients.online.*     stacked heads that train, (pool, ...)
         federation.clients.momentum.*   their momentum copies, (pool, ...)
-        federation.clients.head.*       the synchronised head, from which clients start
+        federation.clients.head.*       one head, filled with the mean when that is asked for: no
+                                        state; `checkpoint.synchronised_head` is the mean head
         federation.clients.pool         the clients of the pool, (pool,)
         federation.clients._extra_state the bank: heads of the clients outside the pool     resume
         federation.server.trunk.*       the trunk; the encoder is the mean head, then the trunk
@@ -47,6 +48,8 @@ EDGE = "edge"
 CLIENTS = "federation.clients."
 
 HEADS = f"{CLIENTS}online."
+
+PROJECTOR_IN_HEAD = "projector."  # below a head that is the whole network: after the features
 
 MOMENTUM_HEADS = f"{CLIENTS}momentum."
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from mocosfl.config.choices import PARTITION_FILE
 from mocosfl.config.identity import (
     CONFIG_FILE,
     check_run_folder,
@@ -20,6 +21,12 @@ from mocosfl.config.schema import Config
 from mocosfl.system.files import write_atomically
 
 WHICH = ("last", "best")  # checkpoints of a run, as a user names them
+_ATTACKER_PICTURE = "reconstructions_round"  # then the round's number
+
+
+def of_best(name: str) -> str:
+    """Return the name of what is found out about the best checkpoint, beside that of the last."""
+    return f"{name}_best"
 
 
 class FolderBusy(ValueError):
@@ -55,7 +62,7 @@ class RunFolder:
     @property
     def partition(self) -> Path:
         """Which images each client holds."""
-        return self.path / "partition.json"
+        return self.path / PARTITION_FILE
 
     @property
     def finished(self) -> Path:
@@ -86,6 +93,26 @@ class RunFolder:
     def pictures(self) -> Path:
         """Folder of the pictures."""
         return self.path / "pictures"
+
+    @property
+    def partition_picture(self) -> Path:
+        """Who holds what; not there without pictures."""
+        return self.pictures / "partition.png"
+
+    @property
+    def views_picture(self) -> Path:
+        """Images and their views; not there without pictures."""
+        return self.pictures / "views.png"
+
+    def attacker_picture(self, round_number: int) -> Path:
+        """Return the picture of what the simulated attackers see after a round, counted from 1."""
+        return self.pictures / f"{_ATTACKER_PICTURE}{round_number:04d}.png"
+
+    @property
+    def attacker_pictures(self) -> dict[int, Path]:
+        """Round -> picture, of those that are there, in order."""
+        found = self.pictures.glob(f"{_ATTACKER_PICTURE}*.png")
+        return dict(sorted((int(p.stem.removeprefix(_ATTACKER_PICTURE)), p) for p in found))
 
     @property
     def smashed(self) -> Path:
@@ -127,9 +154,24 @@ class RunFolder:
         return self.path / "probe"
 
     @property
+    def probe_best(self) -> Path:
+        """Folder of what the probes of the best checkpoint found."""
+        return self.path / of_best("probe")
+
+    @property
+    def probe_untrained(self) -> Path:
+        """Folder of what the probes of the network before training found."""
+        return self.path / "probe_untrained"
+
+    @property
     def attack(self) -> Path:
         """Folder of what the attack on the last checkpoint's head found."""
         return self.path / "attack"
+
+    @property
+    def attack_best(self) -> Path:
+        """Folder of what the attack on the best checkpoint's head found."""
+        return self.path / of_best("attack")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

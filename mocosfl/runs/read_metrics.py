@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mocosfl.runs.json_records import DamagedFile
 
-Row = dict[str, str]
+Row = dict[str, str]  # of a table: column -> text
 
 
 def read_metrics(path: Path) -> list[Row]:

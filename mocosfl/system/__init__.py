@@ -1,1 +1,1 @@
-"""Files, errors, logs, the device, randomness and units; imports nothing of ours."""
+"""Files, errors, logs, addresses, the device, randomness and units; imports nothing of ours."""

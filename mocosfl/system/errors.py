@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
@@ -35,14 +36,24 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.stderr.write("\nmocosfl: interrupted\n")
-        sys.exit(130)  # what a shell expects of Ctrl-C
+        end_interrupted()
     except Exception as error:
         if not is_mistake(error):
             raise
         log.debug("stopped", exc_info=True)
-        sys.stderr.write(f"\nmocosfl: {words(error)}\n")
+        tell(words(error))
         sys.exit(1)
+
+
+def tell(message: str) -> None:
+    """Tell the user what went wrong."""
+    sys.stderr.write(f"\nmocosfl: {message}\n")
+
+
+def end_interrupted() -> NoReturn:
+    """End the program after Ctrl-C."""
+    tell("interrupted")
+    sys.exit(130)  # what a shell expects
 
 
 def is_mistake(error: Exception) -> bool:

@@ -76,6 +76,25 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def write_new(path: Path, content: bytes, *, mode: int) -> None:
+    """Write a file that is not there yet, and wait until it is on the disk.
+
+    Args:
+        path: of the file; its folder is there.
+        content: of the file.
+        mode: that it has from its first byte on.
+
+    Raises:
+        FileExistsError: it is there already.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
+
+
 @contextmanager
 def whole_folder(folder: Path, *, mode: int = 0o777) -> Iterator[Path]:
     """Give a folder to fill, which then takes its name: it is there whole, or not at all.

@@ -75,8 +75,8 @@ def _accuracy() -> list[PanelTypes]:
 def _training() -> list[PanelTypes]:
     return [
         _curve("Loss", "train/loss"),
-        _curve("Contrast accuracy", "train/contrast_accuracy"),
-        _curve("Spread of the embeddings", "train/embedding_std"),
+        _curve("Contrast accuracy of the last pass", "train/contrast_accuracy"),
+        _curve("Spread of the embeddings in the last pass", "train/embedding_std"),
         _curve("Divergence of the heads", "sync/divergence_mean"),
         _curve("Divergence of the heads, mean", "sync/divergence_mean", by="clients"),
         _curve("Learning rates", "lr/server", "lr/clients"),

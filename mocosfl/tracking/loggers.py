@@ -17,15 +17,15 @@ from mocosfl.tracking.wandb_run import WandbTable, best_values, show, wandb_run
 @contextmanager
 def open_loggers(config: Config, folder: RunFolder) -> Iterator[list[Logger]]:
     """Open the run's loggers and close them, whatever happens in between."""
-    chosen: list[Logger] = [MetricsLog(folder.metrics)] if config.logger.csv else []
+    metrics = MetricsLog(folder.metrics)
     if not config.logger.wandb:
-        yield chosen
+        yield [metrics]
         return
     with wandb_run(config, folder) as run:
         # Given a run, Lightning defines no curves of its own, which would compete with ours.
         logger = WandbLogger(experiment=run, save_dir=folder.path)
         try:
-            yield [*chosen, logger]
+            yield [metrics, logger]
         finally:
             show(run, folder, best_values(folder))
 

@@ -34,7 +34,6 @@ _WAYS_OUT = {
     "offline": "see that the run's folder can be written to and that there is space",
 }
 KEPT = "wandb_summary.json"  # in the run's folder: what later parts of the W&B run repeat
-START_PICTURES = {"pictures/partition": "partition.png", "pictures/views": "views.png"}
 
 
 class WandbTable(NamedTuple):
@@ -130,6 +129,14 @@ def _repeat(run: "Run", folder: RunFolder) -> None:
     show(run, folder, kept["values"], tables=tables)
 
 
+def start_pictures(folder: RunFolder) -> dict[str, Path]:
+    """Return the pictures of a run's start by logged name, whether they are there or not."""
+    return {
+        "pictures/partition": folder.partition_picture,
+        "pictures/views": folder.views_picture,
+    }
+
+
 def best_values(folder: RunFolder) -> dict[str, float]:
     """Return the best of the curves so far, for the summary.
 
@@ -182,10 +189,8 @@ def _open(config: Config, folder: RunFolder) -> "Run":
             place = {"entity": run.entity or None, "project": run.project}
             write_atomically(folder.wandb_place, json.dumps(place) + "\n")
         write_atomically(folder.wandb_id, run_id)
-        found = {name: folder.pictures / file for name, file in START_PICTURES.items()}
-        show(
-            run, folder, {}, pictures={name: path for name, path in found.items() if path.is_file()}
-        )
+        found = {name: path for name, path in start_pictures(folder).items() if path.is_file()}
+        show(run, folder, {}, pictures=found)
     if config.logger.wandb_mode == "offline":
         log.info(
             "W&B run %s, offline; upload it: wandb sync %s/wandb/offline-run-*", run_id, folder.path

@@ -6,7 +6,8 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
-from mocosfl.config.derived import num_remote
+from mocosfl.config.command_line import SIMULATED_ALONE
+from mocosfl.config.derived import is_networked
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
 
@@ -25,22 +26,11 @@ class Deployment(Protocol):
     def sees_images(self) -> bool:
         """Whether the clients' images are here, so that their views can be drawn."""
 
-    def check_resumed(self, config: Config, folder: str) -> None:
-        """Refuse to resume a run whose clients are somewhere else.
-
-        Args:
-            config: with which the run began.
-            folder: of the run, as the user named it.
-
-        Raises:
-            ValueError: says which program resumes it.
-        """
-
     def check(self, config: Config) -> None:
         """Check, before anything is written, that a run can have its clients here.
 
         Raises:
-            ValueError, FileNotFoundError: says what is missing.
+            ValueError, FileNotFoundError: says what is missing, or which program trains the run.
         """
 
     def wrap(self, config: Config, module: "MocoSFL") -> AbstractContextManager["MocoSFL"]:
@@ -56,21 +46,10 @@ class Simulation:
     ends_at_step_end = True
     sees_images = True
 
-    def check_resumed(self, config: Config, folder: str) -> None:
-        """Refuse a run with remote clients."""
-        if num_remote(config) > 0:
-            raise ValueError(
-                f"resume={folder}: its clients are other machines; resume it with "
-                f"python -m mocosfl.edge.server resume={folder}"
-            )
-
     def check(self, config: Config) -> None:
         """Refuse a run with remote clients."""
-        if number := num_remote(config):
-            raise ValueError(
-                f"edge: {number:,} clients of this run are other machines; train it with "
-                "python -m mocosfl.edge.server"
-            )
+        if is_networked(config):
+            raise ValueError(f"edge: {SIMULATED_ALONE}")
 
     def wrap(self, config: Config, module: "MocoSFL") -> AbstractContextManager["MocoSFL"]:
         """Return the module as it is."""

@@ -68,7 +68,7 @@ def write_start(
     if not is_expert(config):  # it has no clients to deal images to
         labels, num_classes = data.dataset.train.labels, config.dataset.num_classes
         counts = data.partition.class_counts(labels, num_classes)
-        with replaced(folder.pictures / "partition.png") as file:
+        with replaced(folder.partition_picture) as file:
             draw_partition(counts, data.dataset.classes, file)
     if with_views:
         _draw_views(config, folder, data)
@@ -86,7 +86,7 @@ def _draw_views(config: Config, folder: RunFolder, data: FederatedData) -> None:
         if sum(map(len, images)) >= NUM_VIEWS_SHOWN:
             break
     view1, view2 = torch.cat(views, 1)[:, :NUM_VIEWS_SHOWN]
-    with replaced(folder.pictures / "views.png") as file:
+    with replaced(folder.views_picture) as file:
         draw_view_pairs(
             torch.cat(images)[:NUM_VIEWS_SHOWN],
             view1,
@@ -130,7 +130,7 @@ def write_end(
     overhead = compute_overhead(
         config,
         data.partition.counts,
-        images_from="partition.json",
+        images_from=folder.partition.name,
         num_steps=module.global_step,
         rounds_by_mode=None if saving is None else saving.num_rounds,
     )

@@ -112,7 +112,7 @@ def _callbacks(
         return deciding
     callbacks = [StepLog(every_steps=every), *deciding]
     if settings.pictures:
-        callbacks.append(Reconstructions(folder.pictures))
+        callbacks.append(Reconstructions(folder))
     callbacks.append(
         Interruption(
             folder,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mocosfl.config.command_line import check_simulated, quote_choices
+from mocosfl.config.command_line import check_simulated, is_of_edge, quote_choices
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,13 @@ def test_numbers_that_name_a_choice_are_quoted_for_hydra(argument: str, quoted: 
     assert quote_choices([argument]) == [quoted]
 
 
-def test_programs_that_simulate_refuse_the_server_s_keys() -> None:
-    assert check_simulated(["dataset=digits", "notes=edge.listen"])
-    with pytest.raises(ValueError, match=r"edge\.listen=1: this program simulates its clients"):
-        check_simulated(["dataset=digits", "edge.listen=1"])
+@pytest.mark.parametrize("argument", ["edge.listen=1", "+edge.listen=1", "edge=null", "~edge.x"])
+def test_programs_that_simulate_refuse_the_servers_keys(argument: str):
+    with pytest.raises(ValueError, match=r"edge.*: this program simulates its clients"):
+        check_simulated(["dataset=digits", argument])
+
+
+def test_words_that_only_name_the_server_are_no_keys_of_it():
+    arguments = ["dataset=digits", "notes=edge.listen", "edges=1"]
+    assert check_simulated(arguments) == arguments
+    assert not any(map(is_of_edge, arguments))

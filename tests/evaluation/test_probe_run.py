@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mocosfl.evaluation.probe_report import ProbeReport
-from mocosfl.evaluation.probe_run import EMBEDDING_MAP, default_probe_config, log_probes, probe_run
+from mocosfl.evaluation.probe_run import default_probe_config, log_probes, probe_run
+from mocosfl.runs.evaluation_folders import ProbeFolder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.training.run import train
 from tests.support.configurations import Compose
@@ -83,9 +84,10 @@ def test_wandb_is_shown_the_map_where_the_probe_has_drawn_one(
     report = ProbeReport(0.25, [], 0.0, 0.0, "", None, 0.0, {})
     for drawn in (False, True):
         if drawn:
-            (tmp_path / EMBEDDING_MAP).write_bytes(b"PNG")
+            ProbeFolder(tmp_path).embedding_map.write_bytes(b"PNG")
         log_probes(RunFolder(tmp_path), compose_quick([]), report, tmp_path, name="probe_best")
     (_, _, values, before, tables), (_, _, _, after, _) = shown
     assert values == {"probe_best/knn_top1": 0.25}
-    assert (before, after) == ({}, {"probe_best/embedding_map": tmp_path / EMBEDDING_MAP})
+    drawn = {"probe_best/embedding_map": ProbeFolder(tmp_path).embedding_map}
+    assert (before, after) == ({}, drawn)
     assert tables["probe_best/per_class"] == (["class", "linear"], [["cat", 0.5], ["dog", None]])

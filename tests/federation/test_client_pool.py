@@ -13,7 +13,14 @@ from mocosfl.federation.averaging import Averager, mean_of_rows
 from mocosfl.federation.client_bank import ClientRows
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.folding import stacked_state
-from tests.support.small_federation import TAU, make_federation, make_split, make_views, one_group
+from tests.support.small_federation import (
+    TAU,
+    bank_bytes,
+    make_federation,
+    make_split,
+    make_views,
+    one_group,
+)
 
 NUM_CLIENTS = 5
 KINDS = ("online", "momentum", "sgd")
@@ -140,11 +147,11 @@ def test_entering_the_same_pool_changes_nothing() -> None:
     clients = make_clients()
     clients.enter(3, 1)
     clients.train(seed=0)
-    before, held = clients.states(), clients.pool.bank.num_bytes
+    before, held = clients.states(), bank_bytes(clients.pool.bank)
     clients.enter(3, 1)
 
     assert_same(clients.states(), before)
-    assert clients.pool.bank.num_bytes == held
+    assert bank_bytes(clients.pool.bank) == held
 
 
 @pytest.mark.parametrize("align_momentum", [True, False])
@@ -258,26 +265,26 @@ def test_bank_of_stateless_clients_does_not_grow_with_their_number(num_clients: 
         clients.train(seed=number)
         clients.pool.synchronise(False)
 
-    assert clients.pool.bank.num_bytes == 3 * head_bytes(clients)
+    assert bank_bytes(clients.pool.bank) == 3 * head_bytes(clients)
 
 
 def test_bank_keeps_one_row_of_what_all_clients_have_in_common() -> None:
     clients = make_clients()
     row = head_bytes(clients)
-    assert clients.pool.bank.num_bytes == 3 * row
+    assert bank_bytes(clients.pool.bank) == 3 * row
     clients.enter(3, 1)
-    assert clients.pool.bank.num_bytes == 3 * row  # nobody had anything to bring home
+    assert bank_bytes(clients.pool.bank) == 3 * row  # nobody had anything to bring home
     clients.train(seed=0)
     clients.pool.synchronise(True)
     clients.enter(0, 2)
-    assert clients.pool.bank.num_bytes == (1 + 1 + NUM_CLIENTS) * row  # the SGD buffers
+    assert bank_bytes(clients.pool.bank) == (1 + 1 + NUM_CLIENTS) * row  # the SGD buffers
     clients.train(seed=1)
     clients.pool.synchronise(False)
     clients.enter(1, 4)
-    assert clients.pool.bank.num_bytes == (1 + NUM_CLIENTS + NUM_CLIENTS) * row
+    assert bank_bytes(clients.pool.bank) == (1 + NUM_CLIENTS + NUM_CLIENTS) * row
     clients.train(seed=2)
     clients.enter(0, 2)
-    assert clients.pool.bank.num_bytes == 3 * NUM_CLIENTS * row
+    assert bank_bytes(clients.pool.bank) == 3 * NUM_CLIENTS * row
 
 
 @pytest.mark.parametrize("stateless", [True, False])
@@ -297,7 +304,7 @@ def test_frozen_heads_stay_bit_equal_and_their_bank_small(stateless: bool) -> No
         assert_same(state["online"], start)
         assert_same(state["momentum"], start)
     assert_same(dict(clients.pool.average_head().named_parameters()), start)
-    assert clients.pool.bank.num_bytes == 3 * head_bytes(clients)
+    assert bank_bytes(clients.pool.bank) == 3 * head_bytes(clients)
 
 
 def saved_and_loaded(state: Any) -> Any:
@@ -334,7 +341,7 @@ def test_training_from_a_checkpoint_equals_training_without_one(
         each.enter(3, 4)
         each.train(seed=3)
     assert_same(resumed.states(), clients.states())
-    assert resumed.pool.bank.num_bytes == clients.pool.bank.num_bytes
+    assert bank_bytes(resumed.pool.bank) == bank_bytes(clients.pool.bank)
 
 
 def test_loaded_clients_share_no_memory_with_those_they_were_loaded_from() -> None:

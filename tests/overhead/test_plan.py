@@ -15,7 +15,7 @@ from mocosfl.overhead.plan import make_plan
 from mocosfl.overhead.plan_in_words import describe_plan
 from tests.support.configurations import Compose, changed
 from tests.support.edge_federation import with_edge
-from tests.support.small_federation import make_step
+from tests.support.small_federation import bank_bytes, make_step
 
 HEAD = 3 * 64 * 3 * 3 + 2 * 64  # the stem's convolution and its GroupNorm: 1,856
 LATENT = 64 * 32 * 32  # values of an image's smashed data
@@ -160,7 +160,7 @@ def test_client_bank_is_as_large_as_planned_once_all_took_part(
         optimizer.step()
         federation.synchronise()
     plan = make_plan(config, np.full(6, 12))
-    assert federation.clients.bank.num_bytes == plan.bank_bytes
+    assert bank_bytes(federation.clients.bank) == plan.bank_bytes
 
 
 def test_description_holds_the_figures_and_what_stops_early(compose: Compose):

@@ -16,19 +16,18 @@ from mocosfl.report.curves import (
 )
 
 
-def test_curves_are_over_images_in_a_sweep_and_over_steps_where_a_run_is_older(tmp_path: Path):
-    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
-    new.write_text(
-        "step,train/loss,progress/rounds,progress/images_seen\n9,3,0.5,100\n19,nan,1,200\n29,1,1.5,300\n"
-    )
-    old.write_text("step,train/loss\n9,3\n")
-    curves, older = drawable_curves(new), drawable_curves(old)
+def test_curves_are_over_images_in_a_sweep_and_over_steps_where_a_row_is_cut_short(tmp_path: Path):
+    whole, cut = tmp_path / "whole.csv", tmp_path / "cut.csv"
+    text = "step,train/loss,progress/rounds,progress/images_seen\n9,3,0.5,100\n19,nan,1,200\n"
+    whole.write_text(text + "29,1,1.5,300\n")
+    cut.write_text(text + "29,1")
+    curves, cut_short = drawable_curves(whole), drawable_curves(cut)
     assert curves["train/loss"].values.tolist() == [3, 1]
     assert curves["train/loss"].places[STEPS.column].tolist() == [10, 30]
     assert curves["train/loss"].places[IMAGES.column].tolist() == [100, 300]
     assert shared_axis([curves]) == ROUNDS
     assert shared_axis([curves, curves]) == IMAGES
-    assert shared_axis([curves, older]) == STEPS
+    assert shared_axis([curves, cut_short]) == STEPS
 
 
 def test_running_mean_keeps_a_slope_and_thinning_keeps_the_ends():

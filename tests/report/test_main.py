@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -109,10 +110,14 @@ def test_bytes_are_computed_where_their_file_is_missing(
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_folder_without_runs_is_refused(tmp_path: Path, name: str):
+def test_folder_without_runs_is_refused(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "empty" / "below").mkdir(parents=True)
-    with pytest.raises(SystemExit, match=r"mocosfl: folder=.*(no such folder|holds no run)"):
+    with pytest.raises(SystemExit):
         main([str(tmp_path / name)])
+    told = capsys.readouterr().err
+    assert re.search(r"mocosfl: folder=.*(no such folder|holds no run)", told)
 
 
 def test_output_goes_where_it_is_asked_to(write_run: Any, tmp_path: Path):

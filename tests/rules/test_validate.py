@@ -80,11 +80,6 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "stl10, fashion_mnist, image_folder, pictures, arrays",
     ),
     (
-        {"logger.wandb": True, "logger.csv": False},
-        "logger.csv=false, logger.wandb=true: the summary of W&B and the definitions of its curves "
-        "are made from metrics.csv; set logger.csv=true",
-    ),
-    (
         {"dataset.mean": [0.5]},
         "dataset.mean=[0.5]: needs three values, one a channel",
     ),

@@ -58,3 +58,12 @@ def test_lock_of_a_folder_ends_with_its_process(tmp_path: Path):
         holder.kill()
     with RunFolder(tmp_path).locked():
         pass
+
+
+def test_pictures_of_the_simulated_attacker_are_in_the_order_of_the_rounds(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    folder.pictures.mkdir()
+    for number in (10_000, 9_990, 10):
+        folder.attacker_picture(number).touch()
+    assert list(folder.attacker_pictures) == [10, 9_990, 10_000]
+    assert folder.attacker_pictures[10] == folder.attacker_picture(10)

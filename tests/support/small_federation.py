@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mocosfl.federation.averaging import Averager
+from mocosfl.federation.client_bank import ClientBank
 from mocosfl.federation.client_pool import ClientPool
 from mocosfl.federation.federation import Federation
 from mocosfl.federation.optimizer import make_optimizer
@@ -32,6 +33,12 @@ def make_split(
     split.head.double()
     split.trunk.double()
     return split
+
+
+def bank_bytes(bank: ClientBank) -> int:
+    """Return the memory that a bank takes."""
+    kinds = bank.state_dict()["bank"].values()
+    return sum(t.nbytes for kind in kinds for pair in kind.values() for t in pair if t is not None)
 
 
 def make_projector(split: Split) -> Projector:

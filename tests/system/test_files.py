@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mocosfl.system.files import replaced, replaced_file, whole_folder, write_atomically
+from mocosfl.system.files import (
+    replaced,
+    replaced_file,
+    whole_folder,
+    write_atomically,
+    write_new,
+)
 
 Fail = Callable[[Path], None]
 
@@ -142,3 +148,25 @@ def test_folder_that_another_process_has_filled_stays(tmp_path: Path):
         (tmp_path / "images" / "a").write_text("theirs")
     assert (tmp_path / "images" / "a").read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [tmp_path / "images"]
+
+
+def test_new_file_has_its_mode_and_is_on_the_disk_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced, really = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").resolve())
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    key = tmp_path / "key.pem"
+    write_new(key, b"secret", mode=0o600)
+    assert key.read_bytes() == b"secret" and key.stat().st_mode & 0o777 == 0o600
+    assert synced == [key, tmp_path]
+
+
+def test_new_file_never_takes_the_place_of_another(path: Path):
+    with pytest.raises(FileExistsError):
+        write_new(path, b"new", mode=0o644)
+    assert path.read_text() == "old"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mocosfl.edge.client.tally import Tally
+from mocosfl.system.addresses import parse_address
 
 if TYPE_CHECKING:
     from mocosfl.edge.client.client_head import ClientHead
@@ -89,7 +90,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--server", required=True, metavar="HOST:PORT", type=address)
+    add("--server", required=True, metavar="HOST:PORT", type=_address)
     add(
         "--data",
         required=True,
@@ -150,15 +151,11 @@ def _check(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--state: leave it out; an exported head does not change")
 
 
-def address(text: str) -> str:
-    """Return HOST:PORT as it is, `argparse.ArgumentTypeError` where it is something else."""
-    host, colon, port = text.rpartition(":")
-    is_host = bool(host) and (":" not in host or (host[0] == "[" and host[-1] == "]"))
-    is_port = port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535
-    if not (colon and is_host and is_port):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no HOST:PORT, as in lab.example:50061, 10.0.0.5:50061 or [::1]:50061"
-        )
+def _address(text: str) -> str:
+    try:
+        parse_address(text, least_port=1)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 

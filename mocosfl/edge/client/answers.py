@@ -254,7 +254,7 @@ def _lost(ending: Ending, *, encrypted: bool) -> Exception:
     if ending.code is grpc.StatusCode.OK:
         return Lost("the server has ended the stream")
     hint = ""
-    if encrypted and "refused" not in ending.details:
-        # What TLS says of a wrong certificate is not always in the details.
-        hint = "; if the server is there, look at the certificates: authority, dates, server's name"
+    if encrypted and ending.code is grpc.StatusCode.UNAVAILABLE:
+        # So ends a refused handshake too, and the details do not always say that it was one.
+        hint = "; if a server listens there, look at the certificates: authority, dates, its name"
     return Lost(f"no connection to the server ({ending.code.name}: {ending.details}){hint}")

@@ -15,7 +15,7 @@ from mocosfl.data.round_plan import step_of_client
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.client.exported_head import ExportedHead
 from mocosfl.edge.client.pillow_views import draw_pillow_views, make_pillow_views
-from mocosfl.edge.wire import Floats, Refusal
+from mocosfl.edge.wire import Floats
 from mocosfl.system.randomness import numpy_generator
 
 VIEWS = "edge_views"  # purpose of the random numbers
@@ -83,11 +83,7 @@ class FrozenHead:
         self._welcome, self.incarnation = welcome, welcome.incarnation
 
     def smash(self, request: pb.StepRequest) -> tuple[Floats, Floats]:
-        """Return query and key of a step, (b or 2b, c, h, w) float32.
-
-        Raises:
-            Refusal: a round has no such step.
-        """
+        """Return query and key of a step, (b or 2b, c, h, w) float32."""
         assert self._welcome is not None  # `begin` comes first
         client, settings = self._welcome.client, self._welcome.settings
         images = self._images.read(_drawn(len(self._images), client, settings, request))
@@ -154,11 +150,6 @@ def _drawn(
     num_own: int, client: int, settings: pb.Settings, request: pb.StepRequest
 ) -> npt.NDArray[np.int64]:
     """Return the places of a step's images among the client's own, (b,)."""
-    size = settings.batch_size
-    if request.number >= settings.steps_per_round:
-        raise Refusal(
-            f"step {request.number} of a round: at most {settings.steps_per_round - 1} expected"
-        )
     return step_of_client(
         num_own,
         client,
@@ -166,7 +157,7 @@ def _drawn(
         round_index=request.round,
         number=request.number,
         steps_per_round=settings.steps_per_round,
-        batch_size=size,
+        batch_size=settings.batch_size,
     )
 
 

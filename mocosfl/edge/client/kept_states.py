@@ -27,7 +27,7 @@ NUM_KEPT = 2
 _PATTERN = "kept-*.pt"
 
 
-class State(NamedTuple):
+class SavedState(NamedTuple):
     """All that shapes a client's next step; tensors are flat, (num_parameters,)."""
 
     client: int
@@ -53,7 +53,7 @@ class KeptStates:
             OSError: it can't be written.
         """
         self.folder = folder
-        self._states: list[State] = []
+        self._states: list[SavedState] = []
         self._next_number = 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -68,12 +68,12 @@ class KeptStates:
             for state in self._states
         ]
 
-    def get(self, run: str, step: int) -> State | None:
+    def get(self, run: str, step: int) -> SavedState | None:
         """Return a state; None where it was not kept."""
         found = [s for s in self._states if (s.run, s.step) == (run, step)]
         return found[-1] if found else None
 
-    def add(self, state: State) -> None:
+    def add(self, state: SavedState) -> None:
         """Keep a state in place of an older one.
 
         Args:
@@ -87,7 +87,7 @@ class KeptStates:
         """Drop the states of a run behind a step: the run has gone back and may go another way."""
         self._replace([s for s in self._states if s.run != run or s.step <= step])
 
-    def _replace(self, states: list[State], new: State | None = None) -> None:
+    def _replace(self, states: list[SavedState], new: SavedState | None = None) -> None:
         """Let these be the states, the new one written before an old one is removed."""
         left = {_file_name(state) for state in states}
         old = {_file_name(state) for state in self._states}
@@ -98,18 +98,18 @@ class KeptStates:
                 (self.folder / name).unlink(missing_ok=True)
         self._states = states
 
-    def _write(self, path: Path, state: State) -> None:
+    def _write(self, path: Path, state: SavedState) -> None:
         content = {**state._asdict(), "number": self._next_number}
         with replaced_file(path) as file:
             torch.save(content, file)
         self._next_number += 1
 
     def _find(self, folder: Path) -> None:
-        found: list[tuple[int, State]] = []
+        found: list[tuple[int, SavedState]] = []
         for path in sorted(folder.glob(_PATTERN)):
             try:
                 content = torch.load(path, weights_only=True)
-                found.append((content.pop("number"), State(**content)))
+                found.append((content.pop("number"), SavedState(**content)))
             # torch.load raises whatever it stumbles over, also in a file that was cut short.
             except Exception as error:
                 logger.warning("%s is no state that was kept (%r); left alone", path, error)
@@ -118,7 +118,7 @@ class KeptStates:
         self._next_number = found[-1][0] + 1 if found else 0
 
 
-def _file_name(state: State) -> str:
+def _file_name(state: SavedState) -> str:
     # A run's name comes from the server; as a digest it can't lead out of the folder.
     run = hashlib.sha256(state.run.encode()).hexdigest()[:12]
     return f"kept-{run}-{state.step:08d}.pt"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import grpc.aio
 
 from mocosfl.edge import wire
+from mocosfl.system.addresses import parse_address
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ class ServerAddress(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether it is on this machine."""
-        host = self.address.rpartition(":")[0].strip("[]")
-        return host in ("localhost", "::1") or host.startswith("127.")
+        return parse_address(self.address).is_loopback
 
 
 class Ending(NamedTuple):

@@ -23,7 +23,7 @@ from mocosfl.data.augmentation import (
 from mocosfl.data.round_plan import step_of_client
 from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge import wire
-from mocosfl.edge.client.kept_states import KeptStates, State
+from mocosfl.edge.client.kept_states import KeptStates, SavedState
 from mocosfl.edge.client.own_images import OwnImages
 from mocosfl.edge.wire import Floats, Refusal
 from mocosfl.federation.single_client import SingleClient
@@ -85,7 +85,7 @@ class TrainingHead:
                 _fill(self.client.momentum, _flat(self.client.online))
         self.incarnation = welcome.incarnation
 
-    def _find(self, welcome: pb.Welcome) -> State:
+    def _find(self, welcome: pb.Welcome) -> SavedState:
         state = self._kept.get(welcome.run, welcome.restore_step)
         if state is None:
             raise Refusal(f"restore_step={welcome.restore_step}, which this client has not kept")
@@ -197,7 +197,7 @@ class TrainingHead:
     def keep(self, step: int) -> None:
         """Keep the state for `begin`, as that of so many steps of the run."""
         self._take_back()
-        state = State(
+        state = SavedState(
             self._welcome.client,
             self._welcome.run,
             step,
@@ -215,7 +215,7 @@ class TrainingHead:
         ]
         return torch.cat([b.flatten() for b in buffers]) if buffers else None
 
-    def _restore(self, state: State) -> None:
+    def _restore(self, state: SavedState) -> None:
         self._build(self.settings)
         _fill(self.client.online, state.online)
         _fill(self.client.momentum, state.momentum)

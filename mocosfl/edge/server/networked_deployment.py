@@ -7,7 +7,7 @@ import logging
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from mocosfl.config.derived import edge_settings, num_remote
+from mocosfl.config.derived import edge_settings, is_networked
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.files import write_atomically
@@ -24,18 +24,13 @@ class NetworkedDeployment:
     ends_at_step_end = False  # a step may wait for clients without end
     sees_images = False  # devices have their own images and make their own views
 
-    def check_resumed(self, config: Config, folder: str) -> None:
-        """Refuse a simulation."""
-        if num_remote(config) == 0:
-            raise ValueError(
-                f"resume={folder}: its clients are simulated, and their state is in its "
-                "checkpoint, not on devices; resume it with train.py"
-            )
-
     def check(self, config: Config) -> None:
         """Check that the extra `edge` is installed and that the certificates can be read."""
-        if num_remote(config) == 0:
-            raise ValueError("edge: this run has no remote clients; train it with train.py")
+        if not is_networked(config):
+            raise ValueError(
+                "edge: the clients of this run are simulated, and their state is with it, not on "
+                "devices; a simulation is trained and resumed with train.py"
+            )
         try:  # the libraries of the extra `edge` are not everybody's
             from mocosfl.edge.server.build import server_credentials
         except ModuleNotFoundError as error:

@@ -24,6 +24,7 @@ from mocosfl.edge.server.client_streams import ClientStreams
 from mocosfl.edge.server.pool_requests import PoolRequests
 from mocosfl.edge.server.traffic_ledger import Ledger
 from mocosfl.edge.wire import Floats
+from mocosfl.system.units import MEGABYTE
 
 log = logging.getLogger(__name__)
 
@@ -163,8 +164,8 @@ class RemoteClients:
             "edge/late_steps": total.late_steps,
             "edge/lost_connections": total.lost,
             "edge/refused_messages": total.refusals,
-            "edge/megabytes_up": total.up / 2**20,
-            "edge/megabytes_down": total.down / 2**20,
+            "edge/megabytes_up": total.up / MEGABYTE,
+            "edge/megabytes_down": total.down / MEGABYTE,
         }
 
     async def _tell_status(self) -> None:
@@ -183,8 +184,8 @@ class RemoteClients:
                 total.lost,
                 total.refusals,
                 (self._requests.steps - steps) / seconds,
-                (total.up - before.up) / seconds / 2**20,
-                (total.down - before.down) / seconds / 2**20,
+                (total.up - before.up) / seconds / MEGABYTE,
+                (total.down - before.down) / seconds / MEGABYTE,
             )
             steps = self._requests.steps
 

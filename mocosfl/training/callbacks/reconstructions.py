@@ -9,6 +9,7 @@ import torch
 from mocosfl.federation.step_input import Step
 from mocosfl.pictures.reconstructions import draw_reconstructions
 from mocosfl.privacy.ssim import ssim
+from mocosfl.runs.folder import RunFolder
 from mocosfl.system.files import replaced
 from mocosfl.tracking.loggers import log_picture
 from mocosfl.training.callbacks.after_step import AfterStep
@@ -25,8 +26,8 @@ EVERY_ROUNDS = 10  # a picture; as often as the kNN monitor, beside which it is 
 class Reconstructions(AfterStep):
     """Draws the first views of a step above what the clients' attackers make of them."""
 
-    def __init__(self, folder: Path) -> None:
-        """Keep the folder for `reconstructions_round<number>.png`."""
+    def __init__(self, folder: RunFolder) -> None:
+        """Keep the run's folder, for its `attacker_pictures`."""
         self.folder = folder
 
     def after_step(self, trainer: pl.Trainer, module: MocoSFL, batch: Step) -> None:
@@ -36,7 +37,7 @@ class Reconstructions(AfterStep):
         due = trainer.global_step % (EVERY_ROUNDS * module.steps_per_round) == 0
         if not (due or is_last_step(trainer)):
             return
-        path = self.folder / f"reconstructions_round{batch.round + 1:04d}.png"
+        path = self.folder.attacker_picture(batch.round + 1)
         self._draw(module, batch, path)
         step, progress = trainer.global_step - 1, module.progress
         log_picture(trainer.loggers, "privacy/reconstructions", path, step=step, progress=progress)

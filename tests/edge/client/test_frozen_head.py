@@ -21,7 +21,7 @@ from mocosfl.edge import federation_pb2 as pb
 from mocosfl.edge.client import pillow_views
 from mocosfl.edge.client.exported_head import ExportedHead
 from mocosfl.edge.client.frozen_head import FrozenHead
-from mocosfl.edge.wire import PROTOCOL, Refusal
+from mocosfl.edge.wire import PROTOCOL
 from mocosfl.system.randomness import numpy_generator
 from tests.support.configurations import Compose
 from tests.support.device_packages import device_path
@@ -152,11 +152,6 @@ def test_a_step_asked_for_again_has_the_same_bits_and_others_have_not(head_file:
     np.testing.assert_array_equal(first, again)
     for other in others:
         assert not np.array_equal(first, other)
-
-
-def test_a_step_beyond_the_round_is_refused(head_file: Path) -> None:
-    with pytest.raises(Refusal, match="step 3 of a round: at most 2"):
-        begun(head_file)[0].smash(step(STEPS))
 
 
 def test_it_says_which_head_it_has_and_where_its_state_comes_from(head_file: Path) -> None:

@@ -59,10 +59,8 @@ def certificates(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--certificates", "c", "--server", "lab"], "'lab' is no HOST:PORT"),
-        (["--certificates", "c", "--server", "lab:0"], "no HOST:PORT"),
-        (["--certificates", "c", "--server", "lab:65536"], "no HOST:PORT"),
-        (["--certificates", "c", "--server", "::1:5"], "no HOST:PORT"),
+        (["--certificates", "c", "--server", "lab"], "lab: no HOST:PORT"),
+        (["--certificates", "c", "--server", "lab:0"], "lab:0: no HOST:PORT"),
         ([], "--certificates: name the folder"),
         (["--insecure"], "--client: needed with --insecure"),
         (["--insecure", "--client", "1", "--certificates", "c"], "--insecure: leave it out"),
@@ -81,11 +79,6 @@ def test_wrong_arguments_are_told_with_a_way_out(
         client.main(["--server", "localhost:50051", "--data", "d", *arguments])
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["lab.example:50051", "10.0.0.5:1", "[::1]:65535"])
-def test_addresses_are_taken_as_they_are(text: str) -> None:
-    assert client.address(text) == text
 
 
 @pytest.fixture
