@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mocosfl.runs.evaluation_folders import ProbeFolder
+from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.probe_names import LINEAR, semi_supervised_name
 
 ROOT = Path(__file__).parent.parent
@@ -34,12 +36,13 @@ def main(arguments: Sequence[str]) -> None:
     _run("train.py", f"hydra.run.dir={folder}")
     _run("linear_probe.py", f"checkpoint={folder}")
     _run("linear_probe.py", "checkpoint=none", f"run={folder}")
-    trained, untrained = (_read(folder / name) for name in ("probe", "probe_untrained"))
+    run = RunFolder(folder)
+    trained, untrained = _read(run.probe), _read(run.probe_untrained)
     print(f"\nDigits, top-1 on the test images{'':>6} untrained   trained")
     for name, before in untrained.items():
         print(f"  {name:<37} {100 * before:>7.2f}%  {100 * trained[name]:>7.2f}%")
     print(f"\nPictures: {folder}/pictures/ (partition, views, curves)")
-    print(f"          {folder}/probe/per_class.png")
+    print(f"          {ProbeFolder(run.probe).per_class}")
     print(f"Took {time.monotonic() - start:.0f} s. Next: python train.py --help")
     if any(trained[name] <= before for name, before in untrained.items()):
         sys.exit("mocosfl: the trained encoder is not better than the untrained one")
@@ -54,7 +57,7 @@ def _run(*arguments: str) -> None:
 
 
 def _read(folder: Path) -> dict[str, float]:
-    return accuracies(json.loads((ROOT / folder / "results.json").read_text()))
+    return accuracies(json.loads((ROOT / ProbeFolder(folder).results).read_text()))
 
 
 if __name__ == "__main__":

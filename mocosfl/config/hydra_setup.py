@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mocosfl.config.attack import AttackConfig
-from mocosfl.config.command_line import quote_choices
+from mocosfl.config.command_line import is_of_edge, quote_choices
 from mocosfl.config.embed import EmbedConfig
 from mocosfl.config.identity import check_run_folder, cut_name, job_folder
 from mocosfl.config.probe import ProbeConfig
@@ -97,7 +97,7 @@ def composed(overrides: list[str]) -> Config:
     Raises:
         ValueError: hydra refuses the overrides.
     """
-    name = "edge_server" if any(o.startswith("edge.") for o in overrides) else "config"
+    name = "edge_server" if any(map(is_of_edge, overrides)) else "config"
     try:
         return cast(Config, compose_file(name, overrides))
     except HydraException as error:

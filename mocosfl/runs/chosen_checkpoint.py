@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mocosfl.runs.checkpoint import find_checkpoint
-from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.folder import RunFolder, of_best
 
 EXPORTED = ".safetensors"  # suffix of an exported encoder, which needs nothing of its run
 
@@ -53,7 +53,7 @@ def choose(
             )
         return Chosen(file, None, output, name)
     if file == run.best:
-        name = f"{name}_best"
+        name = of_best(name)
     return _chosen(file, run, name, output_dir)
 
 
@@ -64,7 +64,7 @@ def choose_untrained(run: RunFolder, output_dir: str | None) -> Chosen:
         run: its folder.
         output_dir: the user's; None: `probe_untrained` in the run.
     """
-    return _chosen(run.config, run, "probe_untrained", output_dir)
+    return _chosen(run.config, run, run.probe_untrained.name, output_dir)
 
 
 def _chosen(file: Path, run: RunFolder, name: str, output_dir: str | None) -> Chosen:

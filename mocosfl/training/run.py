@@ -113,6 +113,7 @@ def _train_through_collapses(
 
 def _train(config: Config, folder: RunFolder, deployment: Deployment, *, resume: bool) -> "MocoSFL":
     start = time.monotonic()
+    deployment.check(config)
     if not resume:
         check_fresh(folder)
     checkpoint = _checkpoint(folder, config) if resume else None
@@ -121,7 +122,6 @@ def _train(config: Config, folder: RunFolder, deployment: Deployment, *, resume:
     check_probe(config, data)
     check_disk(config, folder, plan)
     check_memory(config, plan)
-    deployment.check(config)
     log.info("the plan\n%s", describe_plan(config, plan))
     # Imported here: Lightning and matplotlib take seconds, and the plan need not wait for them.
     from mocosfl.training.fit import fit
