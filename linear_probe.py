@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mocosfl.config.hydra_setup import hydra_command
 from mocosfl.config.probe import ProbeConfig
+from mocosfl.runs.evaluation_folders import ProbeFolder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.system.errors import user_errors
 from mocosfl.system.files import check_writable
@@ -40,8 +41,11 @@ def main(config: ProbeConfig) -> None:
             f"embedding map {report.map_seconds:.1f} s"
         )
         print(f"no weight of the encoder changed (SHA-256 {report.fingerprint[:16]}...)")
-        drawn = "" if report.embedding_map is None else ", embedding_map.png, embedding_map.csv"
-        print(f"results: {folder}/results.json, per_class.png, metrics.csv{drawn}")
+        files = ProbeFolder(folder)
+        written = [files.results, files.per_class, files.metrics]
+        if report.embedding_map is not None:
+            written += [files.embedding_map, files.embedding_map_table]
+        print(f"results: {folder}/{', '.join(file.name for file in written)}")
         if run is not None:
             print(f"next: python -m mocosfl.report {shlex.quote(str(run.path))}")
         if config.wandb and run is not None and encoder.step:
@@ -50,6 +54,7 @@ def main(config: ProbeConfig) -> None:
 
 def _choose(config: ProbeConfig) -> "tuple[Encoder, Chosen]":
     """Return the encoder, and where it comes from."""
+    from mocosfl.rules.validate import validate
     from mocosfl.runs.checkpoint import read_encoder
     from mocosfl.runs.chosen_checkpoint import choose, choose_untrained
     from mocosfl.training.initial_weights import fresh_encoder
@@ -58,7 +63,9 @@ def _choose(config: ProbeConfig) -> "tuple[Encoder, Chosen]":
         chosen = choose(config.checkpoint, config.which, name="probe", output_dir=config.output_dir)
         return read_encoder(chosen.file), chosen
     run = RunFolder(Path(config.run))
-    return fresh_encoder(run.load_config()), choose_untrained(run, config.output_dir)
+    run_config = run.load_config()
+    validate(run_config)  # perhaps somebody has changed the file
+    return fresh_encoder(run_config), choose_untrained(run, config.output_dir)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.configuration import compose
 from benchmarks.machine import ROOT
 from mocosfl.data.federated_data import FederatedData
+from mocosfl.runs.evaluation_folders import ProbeFolder
 from mocosfl.runs.folder import RunFolder
 from mocosfl.runs.read_metrics import read_curves
 
@@ -248,7 +249,7 @@ def _summary(samples: Sequence[Sample], run: RunFolder) -> dict[str, Any]:
     held = np.array([sample.own_bytes for sample in samples])
     num_steps = last.step - first.step
     _, losses = read_curves(run.metrics)["train/loss"]
-    probes = run.probe / "results.json"
+    probes = ProbeFolder(run.probe).results
     return {
         "samples": [sample._asdict() for sample in samples],
         "steps_per_second": num_steps / (last.at_seconds - first.at_seconds),

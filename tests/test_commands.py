@@ -427,6 +427,15 @@ def test_probe_of_no_checkpoint_asks_for_a_run(command: Command):
     assert_says(outcome, "run=nowhere: not a run folder, it has no config.yaml; name the folder")
 
 
+def test_untrained_encoder_of_a_damaged_configuration_is_refused(
+    command: Command, run_copy: RunFolder
+):
+    text = run_copy.config.read_text()
+    run_copy.config.write_text(text.replace("source: digits", "source: mnist", 1))
+    outcome = command("linear_probe.py", "checkpoint=none", f"run={run_copy.path}")
+    assert_says(outcome, "dataset.source=mnist: unknown")
+
+
 def test_probe_of_a_folder_without_checkpoint_says_so(command: Command):
     outcome = command("linear_probe.py", "checkpoint=nowhere")
     assert_says(outcome, "checkpoint=nowhere: no checkpoints/last.ckpt there; name a .ckpt file")

@@ -5,10 +5,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from mocosfl.cli.sweep import Outcome, Result, run_job
+from mocosfl.config.derived import is_expert, is_networked
 from mocosfl.config.hydra_setup import in_sweep
 from mocosfl.config.identity import FREE_ON_RESUME, copy_keys, move_data
 from mocosfl.config.schema import Config
 from mocosfl.runs.folder import RunFolder
+from mocosfl.runs.resuming import resume_command
 from mocosfl.system.errors import user_errors
 from mocosfl.system.logs import setup_logging
 from mocosfl.training.deployment import SIMULATION, Deployment
@@ -43,6 +45,15 @@ def run(config: Config, deployment: Deployment = SIMULATION) -> Result:
             )
         folder = RunFolder(Path(config.resume))
         run_config = folder.load_config()
+        if is_networked(run_config) != is_networked(config):
+            command = resume_command(
+                edge=is_networked(run_config), expert=is_expert(run_config), folder=config.resume
+            )
+            where = "other machines" if is_networked(run_config) else "simulated"
+            raise ValueError(
+                f"resume={config.resume}: its clients are {where}, unlike this program's; resume "
+                f"it with {command}"
+            )
         if any(override.startswith("data_dir=") for override in overrides):
             move_data(run_config, config.data_dir)
         given = {override.partition("=")[0] for override in overrides}

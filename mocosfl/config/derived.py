@@ -72,7 +72,10 @@ def part_batch_sizes(config: Config) -> "npt.NDArray[np.int64]":
 
 
 def data_sets(config: Config) -> dict[str, DatasetConfig]:
-    """Return the data sets that a run reads, by the groups that describe them."""
+    """Return the data sets that a run reads, by the groups that describe them.
+
+    An auxiliary set that is described and not read is not among them.
+    """
     auxiliary = config.taressfl.auxiliary
     sets = {"dataset": config.dataset}
     if is_expert(config) and auxiliary is not None:

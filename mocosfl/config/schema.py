@@ -58,7 +58,7 @@ class PartitionConfig:
 
     kind: PartitionKind = MISSING  # iid, shards, dirichlet, quantity_skew or file
     classes_per_client: int = MISSING  # shards: label shards dealt to a client; 2 of 10 published
-    alpha: float = MISSING  # dirichlet, quantity_skew: concentration; small is skewed
+    alpha: float = MISSING  # dirichlet, quantity_skew: concentration, finite; small is skewed
     min_images: int = MISSING  # dirichlet, quantity_skew: no client has fewer images
     path: str | None = MISSING  # file: a partition.json, or the folder of a run that has one
 

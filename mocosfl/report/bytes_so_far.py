@@ -29,7 +29,9 @@ def with_overhead(run: Run) -> Run:
 def _computed_bytes(folder: RunFolder, steps: int) -> dict[str, float]:
     # Imported only where a run needs it: torch takes seconds.
     from mocosfl.overhead.summary import compute_bytes
+    from mocosfl.rules.validate import validate
 
     config, partition = folder.load_config(), Partition.load(folder.partition)
+    validate(config)  # perhaps somebody has changed the file
     sent = compute_bytes(config, partition.counts, num_steps=steps)
     return {"true_bytes": sent["up_bytes"] + sent["down_bytes"], "paper_bytes": sent["paper_bytes"]}

@@ -112,7 +112,9 @@ class RunFolder:
     def attacker_pictures(self) -> dict[int, Path]:
         """Round -> picture, of those that are there, in order."""
         found = self.pictures.glob(f"{_ATTACKER_PICTURE}*.png")
-        return dict(sorted((int(p.stem.removeprefix(_ATTACKER_PICTURE)), p) for p in found))
+        rounds = [(p.stem.removeprefix(_ATTACKER_PICTURE), p) for p in found]
+        # A copy beside them may be called "... (1).png".
+        return dict(sorted((int(number), p) for number, p in rounds if number.isdecimal()))
 
     @property
     def smashed(self) -> Path:

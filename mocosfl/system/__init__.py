@@ -1,1 +1,4 @@
-"""Files, errors, logs, addresses, the device, randomness and units; imports nothing of ours."""
+"""Files, errors, logs, addresses, device, randomness, units and facts in exported files.
+
+Imports nothing of ours.
+"""

@@ -4,6 +4,9 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+# An address of IPv6 may name the interface that it is reached by: [fe80::1%eth0].
+_HOST_AND_PORT = r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^\s:\[\]]+):(\d{1,5})"
+
 
 class Address(NamedTuple):
     """Where a server listens, or is called."""
@@ -32,7 +35,7 @@ def parse_address(text: str, *, least_port: int = 0) -> Address:
     Raises:
         ValueError: it is anything else.
     """
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(\d{1,5})", text, re.ASCII)
+    match = re.fullmatch(_HOST_AND_PORT, text, re.ASCII)
     if match is None or not least_port <= int(match[2]) <= 65535:
         raise ValueError(
             f"{text}: no HOST:PORT with a port from {least_port} to 65535, as in "

@@ -8,10 +8,11 @@ import wandb_workspaces.workspaces as workspaces
 from wandb_workspaces.reports import v2 as panels
 from wandb_workspaces.reports.v2.interface import PanelTypes
 
+from mocosfl.runs.probe_names import LINEAR
 from mocosfl.tracking.wandb_run import X_AXIS
 
 NAME = "MocoSFL"
-PROBE = "probe/linear_top1_final"
+PROBE = f"{LINEAR.logged}_final"
 SETTINGS = ("method", "dataset", "partition", "clients", "cut_layer", "taressfl")
 RESULTS = ("best/knn_top1", PROBE, "overhead/client_bytes")
 

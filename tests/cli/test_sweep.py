@@ -143,7 +143,7 @@ def test_unexpected_failure_is_kept_with_its_traceback_until_the_next_start(
 
     folder = RunFolder(tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "make_plan", fail)
+        patch.setattr("mocosfl.training.inputs.make_plan", fail)
         failure = Result(Outcome.failed, "RuntimeError: no such luck")
         assert run_job(compose_quick([])) == failure
     lines = folder.failed.read_text().splitlines()

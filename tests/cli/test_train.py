@@ -25,4 +25,5 @@ def test_networked_run_is_not_resumed_as_a_simulation(
     config.resume = str(tmp_path)
     with pytest.raises(SystemExit):
         run(config)
-    assert "resumed with python -m mocosfl.edge.server" in capsys.readouterr().err
+    command = f"resume it with python -m mocosfl.edge.server resume={tmp_path}"
+    assert command in capsys.readouterr().err

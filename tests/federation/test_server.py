@@ -171,12 +171,6 @@ def test_queue_holds_length_one_keys_and_is_part_of_the_state() -> None:
     assert {"queue.keys", "queue.pointers"} <= server.state_dict().keys()
 
 
-def test_more_keys_a_step_than_the_queue_holds_are_an_error() -> None:
-    server = make_server(two_sided=True, length=2 * ROWS - 1)
-    with pytest.raises(ValueError, match=r"moco\.queue_length"):
-        learn(server, as_step(smashed(0), smashed(1)))
-
-
 class Fixed(nn.Module):
     """A projector whose embeddings are given."""
 

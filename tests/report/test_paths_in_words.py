@@ -16,6 +16,12 @@ from tests.support.configurations import changed
 from tests.support.written_runs import add_evaluations
 
 
+@pytest.fixture
+def run_copy(run_copy: RunFolder) -> RunFolder:
+    """In a folder with a space in its name."""
+    return RunFolder(run_copy.path.rename(run_copy.path.with_name("a run")))
+
+
 def _written(folder: Path) -> str:
     """Return what the report of a folder says, but for the plain numbers of report.csv."""
     main([str(folder)])
@@ -65,9 +71,8 @@ def test_configuration_of_another_version_is_told_without_its_place(
 def test_commands_can_be_pasted(run_copy: RunFolder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(run_copy.path.parent)
     run_copy.finished.unlink()
-    folder = run_copy.path.rename(run_copy.path.with_name("a run"))
-    main([str(folder)])
-    codes = re.findall("<code>(.*?)</code>", folder.joinpath("report.html").read_text())
+    main([str(run_copy.path)])
+    codes = re.findall("<code>(.*?)</code>", (run_copy.path / "report.html").read_text())
     words = [shlex.split(unescape(code)) for code in codes]
     assert {tuple(command[-1:]) for command in words} == {
         ("resume=a run",), ("checkpoint=a run",),

@@ -62,3 +62,6 @@ def test_bytes_of_a_run_that_saves_are_not_known_before_it_has_told_them(
         ]
         assert run.problems == ()
     assert known == {True: [False, False], False: [True, True]}
+    folder.save_config(changed(config, {"clients.batch_size": 0}))
+    (problem,) = with_overhead(read_run(folder.path, tmp_path)).problems
+    assert "bytes don't follow from its files (clients.batch_size=0: must be" in problem

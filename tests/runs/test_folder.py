@@ -65,5 +65,7 @@ def test_pictures_of_the_simulated_attacker_are_in_the_order_of_the_rounds(tmp_p
     folder.pictures.mkdir()
     for number in (10_000, 9_990, 10):
         folder.attacker_picture(number).touch()
+    copy = folder.attacker_picture(10)
+    copy.with_stem(f"{copy.stem} (1)").touch()
     assert list(folder.attacker_pictures) == [10, 9_990, 10_000]
     assert folder.attacker_pictures[10] == folder.attacker_picture(10)

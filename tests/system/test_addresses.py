@@ -1,3 +1,5 @@
+"""HOST:PORT is read in one place, and a server of this machine is known by it."""
+
 import pytest
 
 from mocosfl.system.addresses import parse_address
@@ -6,7 +8,7 @@ from mocosfl.system.addresses import parse_address
 @pytest.mark.parametrize(
     ("text", "host", "port"),
     [("lab.example:50061", "lab.example", 50061), ("10.0.0.5:0", "10.0.0.5", 0),
-     ("[::1]:65535", "[::1]", 65535)],
+     ("[::1]:65535", "[::1]", 65535), ("[fe80::1%eth0]:5", "[fe80::1%eth0]", 5)],
 )  # fmt: skip
 def test_host_and_port_are_read(text: str, host: str, port: int):
     assert parse_address(text) == (host, port)

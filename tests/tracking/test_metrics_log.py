@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mocosfl.runs.json_records import DamagedFile
 from mocosfl.runs.read_metrics import read_curves, read_metrics
 from mocosfl.tracking.metrics_log import MetricsLog
 
@@ -12,6 +13,13 @@ from mocosfl.tracking.metrics_log import MetricsLog
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "metrics.csv"
+
+
+def test_damaged_file_is_not_continued(path: Path):
+    path.parent.mkdir()
+    path.write_bytes(b'step,loss\n1,"' + b"x" * 200_000)
+    with pytest.raises(DamagedFile, match=r"metrics\.csv: not readable"):
+        MetricsLog(path)
 
 
 def test_every_row_is_on_disk_as_soon_as_it_is_logged(path: Path):

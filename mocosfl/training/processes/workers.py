@@ -168,7 +168,10 @@ def _failure(worker: _Worker, *, timeout: float | None) -> WorkerFailed | None:
         code = worker.process.exitcode
         if code == 0:
             return None
-        failed_at, message = -math.inf, f"it ended with exit code {code}"  # of no other's failure
+        # It died of no other's failure, unless it was NCCL that ended it: its watchdog aborts a
+        # process whose partner is gone.
+        failed_at = math.inf if code == -signal.SIGABRT else -math.inf
+        message = f"it ended with exit code {code}"
         if code == -signal.SIGKILL:
             message = "it was killed, perhaps for want of memory"
     words = f"process {worker.rank} of the run (trainer.devices) failed:\n{message}"

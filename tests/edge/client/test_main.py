@@ -56,6 +56,12 @@ def certificates(tmp_path: Path) -> Path:
     return folder
 
 
+def test_server_is_called_by_the_words_it_is_given_by() -> None:
+    for server in ("[fe80::1%eth0]:65535", "127.0.0.1:1", "lab.example:50061"):
+        arguments = ["--server", server, "--data", "d", "--certificates", "c"]
+        assert client._parsed(arguments).server == server
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

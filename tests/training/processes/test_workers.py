@@ -114,6 +114,30 @@ def test_failure_that_the_first_process_led_to_does_not_replace_its_error():
         raise RuntimeError("out of memory")
 
 
+def begin_and_die(job: RankJob, ready: Callable[[], None]) -> None:
+    ready()
+    os.kill(os.getpid(), int(job.folder.name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("death", "error", "words"),
+    [
+        (signal.SIGKILL, WorkerFailed, r"process 1 .*\n.*killed"),
+        (signal.SIGABRT, RuntimeError, "^the first process's own$"),  # as NCCL ends its partners
+    ],
+)
+def test_silent_death_is_the_cause_unless_the_exchange_ended_it(
+    death: signal.Signals, error: type[Exception], words: str
+):
+    with (
+        pytest.raises(error, match=words),
+        further_processes(begin_and_die, [job(folder=Path(str(death.value)))]),
+    ):
+        await_children()
+        raise RuntimeError("the first process's own")
+
+
 @pytest.mark.slow
 def test_first_of_several_failures_is_told(tmp_path: Path):
     with (
